@@ -1,0 +1,1 @@
+"""bitc: the ahead-of-time compiler for binary neural networks."""
