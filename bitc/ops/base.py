@@ -1,0 +1,28 @@
+"""What groups of operators have in common."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bitc.ir.graph import Array, Op
+from bitc.ir.types import DENSE, TensorType
+
+
+class Pointwise(Op):
+    """Output element i depends only on element i of the inputs, which broadcast as in numpy.
+
+    A chain of pointwise operators with constants is a function of one real per channel: that is what lets a pass
+    search thresholds by evaluating the chain.
+    """
+
+    def direction(self, index: int, *inputs: Array | None) -> Array | None:
+        """Whether the output never falls (+1), never rises (-1) or is constant (0) as input `index` grows, all else
+        fixed; broadcastable to the output. `inputs` holds the constant operands, None for the others. None: not
+        monotone, or not known."""
+        return None
+
+
+def broadcast_type(first: TensorType, *others: TensorType) -> TensorType:
+    """The dense type of a pointwise result: dtype of `first`, shape by numpy broadcasting."""
+    shape = np.broadcast_shapes(first.shape, *(t.shape for t in others))
+    return TensorType(tuple(shape), first.dtype, DENSE)

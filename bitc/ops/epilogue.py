@@ -1,0 +1,98 @@
+"""What happens between an accumulator and a layer's output.
+
+An epilogue is used in two ways: fused into a kernel (`Conv2D.epilogue`), or as a node of its own (`Requantize`). Its
+parameters are inputs of that node, after the operator's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bitc.ir.dtypes import BIT1, FLOAT32, TERN
+from bitc.ir.graph import Array
+from bitc.ir.types import DENSE, Quant, TensorType
+
+
+class Epilogue:
+    """Base. `param_names` names the parameter inputs, each broadcastable to the accumulator on the right."""
+
+    param_names: tuple[str, ...] = ()
+
+    def infer(self, acc: TensorType) -> TensorType:
+        raise NotImplementedError
+
+    def apply(self, acc: Array, *params: Array | None) -> Array:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Affine(Epilogue):
+    """``y = min(max(float(acc) * scale + bias, lo), hi)`` in float32, rounding after each step."""
+
+    lo: float = float("-inf")
+    hi: float = float("inf")
+
+    param_names = ("scale", "bias")
+
+    def infer(self, acc: TensorType) -> TensorType:
+        return TensorType(acc.shape, FLOAT32)
+
+    def apply(self, acc: Array, *params: Array | None) -> Array:
+        scale, bias = params
+        y = acc.astype(np.float32) * np.asarray(scale, np.float32) + np.asarray(bias, np.float32)
+        # Comparisons as in C, so that NaN passes through.
+        y = np.where(y < np.float32(self.lo), np.float32(self.lo), y)
+        return np.where(y > np.float32(self.hi), np.float32(self.hi), y).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Threshold(Epilogue):
+    """Two-valued output: the high value (code 0) where ``acc >= t``, the low one (code 1) elsewhere.
+
+    `quant` maps the code to reals. Where the optional parameter `flip` is true the channel is high where ``acc <= t``.
+    A NaN accumulator gives the high value, or the low one if `nan_low`. Sign of a batch norm becomes this: for
+    gamma > 0, ``gamma * (x - mu) / s + beta >= 0`` is ``x >= mu - beta * s / gamma``; the passes find t by search.
+    """
+
+    quant: Quant
+    nan_low: bool = False
+
+    param_names = ("t", "flip")
+
+    def infer(self, acc: TensorType) -> TensorType:
+        return TensorType(acc.shape, BIT1, DENSE, self.quant)
+
+    def apply(self, acc: Array, *params: Array | None) -> Array:
+        t = params[0]
+        flip = params[1] if len(params) > 1 else None
+        low = acc < t if flip is None else np.where(flip, acc > t, acc < t)
+        if self.nan_low:
+            low = low | np.isnan(acc)
+        return np.broadcast_to(low, acc.shape).astype(np.bool_)
+
+
+@dataclass(frozen=True)
+class TernThreshold(Epilogue):
+    """Three-valued output: +1 where ``acc >= t_high``, -1 where ``acc < t_low``, 0 between (t_low <= t_high).
+
+    Where the optional `flip` is true the channel is negated with mirrored comparisons: +1 where ``acc <= t_high``,
+    -1 where ``acc > t_low`` (t_low >= t_high). NaN gives 0.
+    """
+
+    quant: Quant
+
+    param_names = ("t_low", "t_high", "flip")
+
+    def infer(self, acc: TensorType) -> TensorType:
+        return TensorType(acc.shape, TERN, DENSE, self.quant)
+
+    def apply(self, acc: Array, *params: Array | None) -> Array:
+        t_low, t_high = params[0], params[1]
+        flip = params[2] if len(params) > 2 else None
+        plus, minus = acc >= t_high, acc < t_low
+        if flip is not None:
+            plus, minus = np.where(flip, acc <= t_high, plus), np.where(flip, acc > t_low, minus)
+        code = plus.astype(np.int8) - minus.astype(np.int8)
+        return np.broadcast_to(code, acc.shape).astype(np.int8)

@@ -1,0 +1,108 @@
+"""Convolution and matrix multiplication."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bitc.ir.dtypes import FLOAT32, INT32
+from bitc.ir.graph import Array, Op
+from bitc.ir.types import TensorType
+from bitc.ops.epilogue import Epilogue
+from bitc.ops.window import Window, empty_output, spatial
+
+
+def units(codes: Array) -> Array:
+    """Codes as the numbers that enter a product: bits (held as bool) become +1 (code 0) and -1 (code 1)."""
+    return 1 - 2 * codes.astype(np.int32) if codes.dtype.kind == "b" else codes
+
+
+@dataclass(frozen=True)
+class Conv2D(Op):
+    """Convolution over NHWC, on codes. Dense layers are the case of a 1x1 kernel on 1x1 pixels.
+
+    Inputs: x ``[N, H, W, C]``, w ``[O, kh, kw, C / group]``, then the parameters of `epilogue`. The operand dtypes
+    say what is multiplied: bit1 counts as +1/-1, tern as -1/0/1, integers and float32 as themselves; scales are not
+    applied. Accumulators are int32 if both operands are integer codes, else float32 summed one product at a time in
+    the order ky, kx, channel, from 0. Taps in the padding are skipped. Without an epilogue the output is the
+    accumulator, ``[N, OH, OW, O]``.
+    """
+
+    window: Window
+    group: int = 1
+    epilogue: Epilogue | None = None
+
+    def accumulator(self, x: TensorType, w: TensorType) -> TensorType:
+        """Type of the accumulator."""
+        oh, ow = self.window.out_size((x.shape[1], x.shape[2]))
+        dtype = INT32 if x.dtype.is_integer and w.dtype.is_integer else FLOAT32
+        return TensorType((x.shape[0], oh, ow, w.shape[0]), dtype)
+
+    def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
+        x, w = types[0], types[1]
+        assert x is not None and w is not None
+        assert x.shape[3] == w.shape[3] * self.group and w.shape[0] % self.group == 0, (x.shape, w.shape, self.group)
+        acc = self.accumulator(x, w)
+        return (self.epilogue.infer(acc) if self.epilogue else acc,)
+
+    def macs(self, x: TensorType, w: TensorType) -> int:
+        """Multiply-accumulates, padding taps included (the field's convention)."""
+        acc = self.accumulator(x, w)
+        return acc.size * w.size // w.shape[0]
+
+    def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
+        x, w = arrays[0], arrays[1]
+        assert x is not None and w is not None
+        acc = self._accumulate(units(x), units(w))
+        return (self.epilogue.apply(acc, *arrays[2:]) if self.epilogue else acc,)
+
+    def _accumulate(self, x: Array, w: Array) -> Array:
+        integer = x.dtype.kind in "iu" and w.dtype.kind in "iu"
+        outputs, per_group = w.shape[0], w.shape[0] // self.group
+        channels = x.shape[3] // self.group
+        acc = empty_output(x, self.window, outputs, np.dtype(np.int32 if integer else np.float32))
+        for g in range(self.group):
+            xs = x[..., g * channels : (g + 1) * channels]
+            ws = w[g * per_group : (g + 1) * per_group]
+            out = acc[..., g * per_group : (g + 1) * per_group]
+            for ky, kx, (oy, ox), (iy, ix) in self.window.taps(spatial(x)):
+                patch, taps = xs[:, iy, ix], ws[:, ky, kx]
+                if integer:  # exact in float64 below 2**53, and much faster than integer matmul
+                    out[:, oy, ox] += (patch.astype(np.float64) @ taps.T.astype(np.float64)).astype(np.int32)
+                    continue
+                for c in range(channels):
+                    product = patch[..., c : c + 1].astype(np.float32) * taps[:, c].astype(np.float32)
+                    out[:, oy, ox] += product
+        return acc
+
+
+@dataclass(frozen=True)
+class MatMul(Op):
+    """Numpy matmul of float32 operands; sums run over the inner axis in order, one product at a time, from 0.
+
+    Products with a constant matrix become `Conv2D`; this is for two computed operands.
+    """
+
+    def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
+        a, b = types
+        assert a is not None and b is not None
+        shape = np.matmul(np.empty(a.shape, np.bool_), np.empty(b.shape, np.bool_)).shape
+        return (TensorType(tuple(shape), a.dtype),)
+
+    def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
+        a, b = arrays
+        assert a is not None and b is not None
+        if a.dtype.kind in "iu":
+            return (np.matmul(a, b),)
+        left = a[None, :] if a.ndim == 1 else a
+        right = b[:, None] if b.ndim == 1 else b
+        shape = (*np.broadcast_shapes(left.shape[:-2], right.shape[:-2]), left.shape[-2], right.shape[-1])
+        acc = np.zeros(shape, a.dtype)
+        for k in range(left.shape[-1]):
+            acc += left[..., :, k : k + 1] * right[..., k : k + 1, :]
+        if a.ndim == 1:
+            acc = acc[..., 0, :]
+        if b.ndim == 1:
+            acc = acc[..., 0]
+        return (acc,)

@@ -1,0 +1,71 @@
+"""Pooling over NHWC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bitc.ir.dtypes import from_numpy
+from bitc.ir.graph import Array, Op
+from bitc.ir.types import TensorType
+from bitc.ops.window import Window, empty_output, spatial
+
+
+@dataclass(frozen=True)
+class MaxPool(Op):
+    """Maximum of the real values in each window; taps in the padding are skipped.
+
+    Inputs: x ``[N, H, W, C]``, optionally `minimum` bool ``[C]``: channels in which the minimum is taken instead (a
+    max pool that stood before a decreasing function). On bit1 the code of the larger value is 0, so the maximum is
+    the AND of codes and the minimum their OR.
+    """
+
+    window: Window
+
+    def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
+        x = types[0]
+        assert x is not None
+        oh, ow = self.window.out_size((x.shape[1], x.shape[2]))
+        return (x.with_shape((x.shape[0], oh, ow, x.shape[3])),)
+
+    def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
+        x = arrays[0]
+        assert x is not None
+        minimum = arrays[1] if len(arrays) > 1 and arrays[1] is not None else np.zeros(x.shape[3], np.bool_)
+        as_min = ~minimum if x.dtype.kind == "b" else minimum
+        limits = from_numpy(x.dtype)
+        out = empty_output(x, self.window, x.shape[3], x.dtype)
+        out[:] = np.where(as_min, np.array(limits.max, x.dtype), np.array(limits.min, x.dtype))
+        for _, _, (oy, ox), (iy, ix) in self.window.taps(spatial(x)):
+            # `x > best` as in C: a NaN never replaces a number.
+            best, new = out[:, oy, ox], x[:, iy, ix]
+            out[:, oy, ox] = np.where(np.where(as_min, new < best, new > best), new, best)
+        return (out,)
+
+
+@dataclass(frozen=True)
+class AveragePool(Op):
+    """Mean of each window, summed in the order ky, kx in float32 and divided by the number of taps inside the input,
+    or by the whole window if `count_include_pad`."""
+
+    window: Window
+    count_include_pad: bool = False
+
+    def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
+        x = types[0]
+        assert x is not None
+        oh, ow = self.window.out_size((x.shape[1], x.shape[2]))
+        return (x.with_shape((x.shape[0], oh, ow, x.shape[3])),)
+
+    def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
+        x = arrays[0]
+        assert x is not None
+        total = empty_output(x, self.window, x.shape[3], x.dtype)
+        count = np.zeros(total.shape[1:3], x.dtype)
+        for _, _, (oy, ox), (iy, ix) in self.window.taps(spatial(x)):
+            total[:, oy, ox] += x[:, iy, ix]
+            count[oy, ox] += 1
+        if self.count_include_pad:
+            count[:] = self.window.kernel[0] * self.window.kernel[1]
+        return ((total / count[None, :, :, None]).astype(x.dtype),)

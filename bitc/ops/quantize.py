@@ -1,0 +1,59 @@
+"""Between reals and codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bitc.ir.dtypes import FLOAT32
+from bitc.ir.graph import Array, Op
+from bitc.ir.types import DENSE, Layout, Quant, TensorType
+from bitc.ops.base import Pointwise
+from bitc.ops.epilogue import Epilogue
+
+
+@dataclass(frozen=True)
+class Dequantize(Pointwise):
+    """Codes to float32 reals: ``scale * code + offset`` (each step rounds); channels are the last axis."""
+
+    quant: Quant
+
+    def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
+        (x,) = types
+        assert x is not None
+        return (TensorType(x.shape, FLOAT32),)
+
+    def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
+        (x,) = arrays
+        assert x is not None
+        return (self.quant.decode(x),)
+
+
+@dataclass(frozen=True)
+class Requantize(Op):
+    """An epilogue as a node of its own. Inputs: x (accumulators or reals), then the epilogue's parameters."""
+
+    epilogue: Epilogue
+
+    def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
+        assert types[0] is not None
+        return (self.epilogue.infer(types[0]),)
+
+    def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
+        assert arrays[0] is not None
+        return (self.epilogue.apply(arrays[0], *arrays[1:]),)
+
+
+@dataclass(frozen=True)
+class Repack(Op):
+    """The same codes in another packed layout. Inserted where the layouts of producer and consumer differ."""
+
+    layout: Layout = DENSE
+
+    def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
+        (x,) = types
+        assert x is not None
+        return (TensorType(x.shape, x.dtype, self.layout, x.quant),)
+
+    def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
+        assert arrays[0] is not None
+        return (arrays[0],)
