@@ -93,14 +93,14 @@ class UnicornSpec:
 
 @dataclass(frozen=True)
 class QemuSpec:
-    """`[runner.qemu]`: a board of qemu-system-*, with a timer that counts instructions under -icount."""
+    """`[runner.qemu]`: a board of qemu-system-*, with a counter that counts instructions under -icount."""
 
     system: str = ""
     """The program, e.g. qemu-system-arm."""
     machine: str = ""
-    timer_base: int = 0
-    """Address of a CMSDK APB timer."""
-    timer_hz: int = 25_000_000
+    counter: int = 0
+    """Address of a 32-bit counter that runs freely (the COUNTER register of the boards' FPGAIO block)."""
+    counter_hz: int = 25_000_000
 
 
 @dataclass(frozen=True)

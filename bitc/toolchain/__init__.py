@@ -1,0 +1,16 @@
+"""Call the C compiler, link what runners run, and read sizes."""
+
+from bitc.toolchain.compiler import ZIG, ObjectFile, Objects, Toolchain, compile_sources
+from bitc.toolchain.linker import Runnable, build_harness, build_model, link_runnable
+
+__all__ = [
+    "ZIG",
+    "ObjectFile",
+    "Objects",
+    "Runnable",
+    "Toolchain",
+    "build_harness",
+    "build_model",
+    "compile_sources",
+    "link_runnable",
+]

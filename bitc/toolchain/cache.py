@@ -1,0 +1,38 @@
+"""The folder in which bitc keeps what is slow to make and the same for every model."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from bitc.errors import ToolchainError
+
+
+def folder() -> Path:
+    """`$BITC_CACHE`, else `$XDG_CACHE_HOME/bitc`, else `~/.cache/bitc`. Created if it is missing."""
+    chosen = os.environ.get("BITC_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    path = Path(chosen) if chosen else Path(base) / "bitc"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ToolchainError(
+            f"can not create the cache folder: {error}", hint="set BITC_CACHE to a writable folder"
+        ) from error
+    return path
+
+
+def file(name: str, make: Callable[[Path], None]) -> Path:
+    """The cached file `name`; `make(path)` writes it where it is missing.
+
+    Processes that race make it twice; the rename is atomic, so none of them sees half of it.
+    """
+    target = folder() / name
+    if not target.is_file():
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix="making-") as scratch:
+            made = Path(scratch) / target.name
+            make(made)
+            made.replace(target)
+    return target
