@@ -34,6 +34,11 @@ class DType:
         return not self.is_float
 
     @property
+    def is_code(self) -> bool:
+        """Whether elements are integers of a numeric meaning: all but floats and bool."""
+        return self.is_integer and self.carrier.kind != "b" or self.is_packed
+
+    @property
     def min(self) -> float:
         return float(-np.inf) if self.is_float else float(_CODE_RANGE[self.name][0])
 

@@ -84,6 +84,13 @@ class Rewriter(Builder):
         """How many nodes and outputs of the old graph read a value of the new one (values kept or replaced)."""
         return self.old.uses(self._back.get(value, value))
 
+    def readers(self, value: Value) -> list[Node]:
+        """Nodes of the old graph that read a value of the new one."""
+        return self.old.consumers.get(self._back.get(value, value), [])
+
+    def is_output(self, value: Value) -> bool:
+        return self._back.get(value, value) in self.old.outputs
+
     def replace(self, old: Value, new: Value) -> None:
         self.map[old] = new
         self._back.setdefault(new, old)

@@ -1,0 +1,149 @@
+"""A program: calls of C functions on buffers, in order. What lowering makes of a graph, and what codegen prints."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bitc.ir.graph import Array, Value
+from bitc.ir.types import TensorType
+
+
+class Kind(enum.Enum):
+    """Where a buffer lives: in the caller's input or output struct, in the arena, or in flash."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+    ARENA = "arena"
+    CONST = "const"
+
+
+@dataclass(frozen=True, eq=False)
+class Buffer:
+    """Memory of one value, compared by identity.
+
+    A view has a `base`, whose memory it shares from its first byte. The `data` of a CONST buffer is what is stored:
+    an array of the C type (packed weights are arrays of words).
+    """
+
+    name: str
+    type: TensorType
+    kind: Kind
+    base: Buffer | None = None
+    data: Array | None = field(default=None, repr=False)
+    is_scratch: bool = False
+
+    @property
+    def root(self) -> Buffer:
+        """The buffer that owns the memory."""
+        return self.base.root if self.base else self
+
+    @property
+    def array(self) -> Array:
+        assert self.data is not None, self.name
+        return self.data
+
+    @property
+    def c_type(self) -> str:
+        """C type of one element, or of one word of a packed tensor."""
+        return c_type(self.type)
+
+
+def c_type(t: TensorType) -> str:
+    """C type of one element of a tensor, or of one word if it is packed."""
+    return f"uint{t.layout.word}_t" if t.layout.word else t.dtype.c_type
+
+
+def c_size(t: TensorType) -> int:
+    """Number of C objects of `c_type` in a tensor."""
+    return t.rows * t.row_words if t.layout.word else t.size
+
+
+@dataclass(frozen=True)
+class Param:
+    """A pointer parameter of a kernel function."""
+
+    name: str
+    c_type: str
+    is_const: bool = True
+    restrict: bool = True
+
+    def __str__(self) -> str:
+        return f"{'const ' if self.is_const else ''}{self.c_type} *{'restrict ' if self.restrict else ''}{self.name}"
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    """One specialised C function: the body is `template` rendered with `context`, the head comes from `params`."""
+
+    kernel: str
+    """Name of the kernel row, the stem of the C name."""
+    template: str
+    params: tuple[Param, ...]
+    context: Mapping[str, Any]
+    uses: tuple[str, ...] = ()
+    """What the body needs: headers of runtime_c ("bitc_math.h") and ISA templates ("isa/….j2")."""
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A call of `function`; `writes` numbers the arguments that it writes."""
+
+    function: Function
+    args: tuple[Buffer, ...]
+    writes: tuple[int, ...]
+    layer: int
+    """Index into `Program.layers`."""
+    inplace: tuple[tuple[int, int], ...] = ()
+    """(written, read): arguments that may share memory from the first byte."""
+
+    @property
+    def written(self) -> tuple[Buffer, ...]:
+        return tuple(self.args[i] for i in self.writes)
+
+    @property
+    def read(self) -> tuple[Buffer, ...]:
+        return tuple(b for i, b in enumerate(self.args) if i not in self.writes)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One node of the graph, for comments, reports and hooks."""
+
+    name: str
+    """The ONNX node."""
+    op: str
+    kernel: str
+    kind: str
+    """What is multiplied: binary, ternary, int8 or float."""
+    macs: int
+    weights_bytes: int
+    text: str
+    """Types of the activations, e.g. ``bit1[1x8x8x64] -> bit1[1x8x8x64]``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    name: str
+    inputs: tuple[Buffer, ...]
+    outputs: tuple[Buffer, ...]
+    calls: tuple[Call, ...]
+    layers: tuple[Layer, ...]
+    values: Mapping[Value, Buffer] = field(repr=False)
+    """Where each computed value of the graph is."""
+
+    def buffers(self) -> Iterator[Buffer]:
+        """Every buffer that a call touches, once, in order of first use."""
+        seen: set[Buffer] = set()
+        for call in self.calls:
+            for b in call.args:
+                if b not in seen:
+                    seen.add(b)
+                    yield b
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of constants, identical ones counted once."""
+        return sum(len(blob) for blob in {b.array.tobytes() for b in self.buffers() if b.kind is Kind.CONST})

@@ -1,0 +1,1 @@
+"""Graph to Graph, one pass per file. `pipeline.py` is the list of them; there is no registry."""

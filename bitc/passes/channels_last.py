@@ -1,0 +1,202 @@
+"""Sink Transpose and Reshape towards the outputs until they meet and cancel.
+
+Convolutions and pools are NHWC and stand between two Transposes after import. Pointwise operators commute with any
+movement of elements, if their constants are moved the opposite way:
+
+    f(M(x), c) = M(f(x, M^-1(c)))        M a Transpose or a Reshape
+
+and Transpose(p) of Transpose(q) is one Transpose or none. What is left at the end stands where data really has to
+move.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+
+from bitc.ir.graph import Array, Graph, Node, Op, Origin, Value
+from bitc.ir.rewrite import Rewriter, rewrite
+from bitc.ops.base import Pointwise
+from bitc.ops.binary import MultiThreshold
+from bitc.ops.movement import Concat, Pad, Reshape, Slice, Transpose
+from bitc.ops.reduce import ArgMax, ArgMin, Reduce, Softmax
+from bitc.passes.context import Context
+
+_LIMIT = 1 << 16
+"""Largest constant, in elements, that may grow because it is moved with its data."""
+
+
+@dataclass(frozen=True)
+class ChannelsLast:
+    lossless = True
+
+    def run(self, graph: Graph, ctx: Context) -> Graph:
+        while True:
+            before = len(graph.nodes)
+            text = [type(n.op) for n in graph.nodes]
+            graph = rewrite(graph, _rule)
+            if len(graph.nodes) == before and [type(n.op) for n in graph.nodes] == text:
+                return graph
+
+
+def _rule(rw: Rewriter, node: Node) -> Value | None:
+    if isinstance(node.op, Transpose):
+        return _merge_transpose(rw, node)
+    if isinstance(node.op, Reshape):
+        return _merge_reshape(rw, node)
+    if isinstance(node.op, Pointwise):
+        return _sink_below_pointwise(rw, node)
+    if isinstance(node.op, Reduce | Softmax | ArgMax | ArgMin | Concat | Pad | Slice):
+        return _sink_below_axes(rw, node)
+    return None
+
+
+def _merge_transpose(rw: Rewriter, node: Node) -> Value | None:
+    assert isinstance(node.op, Transpose)
+    x, perm = node.input(0), node.op.perm
+    inner = rw.producer(x)
+    if inner is not None and isinstance(inner.op, Transpose):
+        x, perm = inner.input(0), tuple(inner.op.perm[p] for p in perm)
+        if perm == tuple(range(len(perm))):
+            return x
+        return rw.emit(Transpose(perm), x, at=node.origin, name=node.output.name)
+    if perm == tuple(range(len(perm))):
+        return x
+    moved = [p for p in perm if x.shape[p] != 1]
+    if moved == sorted(moved):  # only axes of length 1 move: a view
+        return rw.emit(Reshape(node.output.shape), x, at=node.origin, name=node.output.name)
+    return None
+
+
+def _merge_reshape(rw: Rewriter, node: Node) -> Value | None:
+    x = node.input(0)
+    if x.shape == node.output.shape:
+        return x
+    inner = rw.producer(x)
+    if inner is not None and isinstance(inner.op, Reshape):
+        source = inner.input(0)
+        if source.shape == node.output.shape:
+            return source
+        return rw.emit(Reshape(node.output.shape), source, at=node.origin, name=node.output.name)
+    return None
+
+
+def _sink_below_pointwise(rw: Rewriter, node: Node) -> Value | None:
+    """f(M(x), c) = M(f(x, M^-1(c))), all computed inputs moved alike."""
+    movers = [rw.producer(v) for v in node.inputs if v is not None and not v.is_const]
+    first = movers[0] if movers else None
+    if first is None or not isinstance(first.op, Transpose | Reshape):
+        return None
+    if isinstance(node.op, MultiThreshold):
+        return _sink_below_multithreshold(rw, node, first)
+    before, after = first.input(0).shape, first.output.shape
+    if node.output.shape != after:
+        return None
+    for m in movers:
+        if m is None or m.op != first.op or m.input(0).shape != before:
+            return None
+    inputs: list[Value | None] = []
+    for v in node.inputs:
+        if v is None:
+            inputs.append(None)
+        elif v.is_const:
+            moved = _move_back(v.array, first.op, before, after)
+            if moved is None:
+                return None
+            inputs.append(v if moved is v.array else rw.const(moved, v.name))
+        else:
+            mover = rw.producer(v)
+            assert mover is not None
+            inputs.append(mover.input(0))
+    inner = rw.emit(node.op, *inputs, at=node.origin, name=node.output.name)
+    if node.output.origin is not None:
+        inner.origin = _back(node.output.origin, first.op, before)
+    return rw.emit(first.op, inner, at=first.origin, name=node.output.name)
+
+
+def _sink_below_multithreshold(rw: Rewriter, node: Node, mover: Node) -> Value | None:
+    """MultiThreshold names its channel axis, which moves as with `_sink_below_axes`; the thresholds stay."""
+    assert isinstance(node.op, MultiThreshold)
+    if not isinstance(mover.op, Transpose):
+        return None
+    moved = replace(node.op, axis=mover.op.perm[node.op.axis])
+    inner = rw.emit(moved, mover.input(0), node.input(1), at=node.origin, name=node.output.name)
+    if node.output.origin is not None:
+        inner.origin = _back(node.output.origin, mover.op, inner.shape)
+    return rw.emit(mover.op, inner, at=mover.origin, name=node.output.name)
+
+
+def _back(origin: Origin, mover: Transpose | Reshape, before: tuple[int, ...]) -> Origin:
+    """Origin of the value before `mover`, given that of the value after it."""
+    if isinstance(mover, Transpose):
+        return origin.then("transpose", np.argsort(mover.perm))
+    return origin.then("reshape", before)
+
+
+def _move_back(c: Array, mover: Transpose | Reshape, before: tuple[int, ...], after: tuple[int, ...]) -> Array | None:
+    """The constant that has to stand before `mover`, broadcastable there; None if it would grow too large."""
+    if c.size == 1:
+        return c if c.ndim <= len(before) else c.reshape((1,) * len(before))
+    c = c.reshape((1,) * (len(after) - c.ndim) + c.shape)
+    if isinstance(mover, Transpose):
+        return np.ascontiguousarray(c.transpose(np.argsort(mover.perm)))
+    if prod(after) > _LIMIT:
+        return None
+    return _squeeze_broadcast(np.broadcast_to(c, after).reshape(before))
+
+
+def _squeeze_broadcast(c: Array) -> Array:
+    """Reduce every axis along which the array does not vary to length 1."""
+    for axis in range(c.ndim):
+        first = c.take([0], axis)
+        if np.array_equal(np.broadcast_to(first, c.shape), c, equal_nan=c.dtype.kind == "f"):
+            c = first
+    return np.ascontiguousarray(c)
+
+
+def _sink_below_axes(rw: Rewriter, node: Node) -> Value | None:
+    """Operators that work along named axes follow a Transpose by renaming their axes."""
+    data = node.inputs
+    movers = [rw.producer(v) for v in data]
+    first = movers[0]
+    if first is None or not isinstance(first.op, Transpose):
+        return None
+    if any(m is None or m.op != first.op for m in movers):
+        return None
+    perm = first.op.perm
+    sources = [m.input(0) for m in movers if m is not None]
+    inner = rw.emit(_renamed(node.op, perm), *sources, at=node.origin, name=node.output.name)
+    outer = Transpose(perm)
+    if inner.type.rank != len(perm):  # a reduction that dropped axes
+        kept = [p for p in perm if p not in inner_axes(rw, inner)]
+        outer = Transpose(tuple(sorted(kept).index(p) for p in kept))
+    if node.output.origin is not None:
+        inner.origin = _back(node.output.origin, outer, inner.shape)
+    return rw.emit(outer, inner, at=first.origin, name=node.output.name)
+
+
+def inner_axes(rw: Rewriter, value: Value) -> tuple[int, ...]:
+    """The axes that the reduction producing `value` dropped."""
+    node = rw.producer(value)
+    assert node is not None
+    return node.op.axes if isinstance(node.op, Reduce) else (node.op.axis,)  # type: ignore[attr-defined]
+
+
+def _renamed(op: Op, perm: tuple[int, ...]) -> Op:
+    """The operator that does before ``Transpose(perm)`` what `op` does behind it: axis a there is perm[a] here."""
+    match op:
+        case Reduce(axes=axes):
+            return replace(op, axes=tuple(sorted(perm[a] for a in axes)))
+        case Softmax() | Concat() | ArgMax() | ArgMin():
+            return replace(op, axis=perm[op.axis])
+        case Pad():
+            return replace(op, before=_unpermute(op.before, perm), after=_unpermute(op.after, perm))
+        case Slice():
+            return Slice(_unpermute(op.starts, perm), _unpermute(op.stops, perm), _unpermute(op.steps, perm))
+    raise AssertionError(op)
+
+
+def _unpermute(values: tuple[int, ...], perm: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(values[i] for i in np.argsort(perm))

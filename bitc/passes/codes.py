@@ -1,0 +1,198 @@
+"""From a tensor of reals to the codes behind it.
+
+`CodeFinder.codes` is asked for the codes of a convolution's input. It goes up through movement operators (which act on
+codes as well as on reals) to the quantizer, and puts a threshold on the quantizer's root.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bitc.ir.dtypes import BIT1, INT8, INT32, TERN, UINT8
+from bitc.ir.graph import Array, Node, Value
+from bitc.ir.rewrite import Rewriter
+from bitc.ops.linear import Conv2D
+from bitc.ops.movement import Concat, Pad, Reshape, Slice, Transpose
+from bitc.ops.pool import MaxPool
+from bitc.ops.quantize import Dequantize, Requantize
+from bitc.ops.unary import Sign
+from bitc.passes.chain import Chain, find_chains
+from bitc.passes.context import Context
+from bitc.passes.thresholds import NotAQuantizer, Quantizer, search
+from bitc.passes.value_sets import ValueSets
+
+
+@dataclass(frozen=True)
+class Codes:
+    """`value` holds codes; a real is ``step * unit + middle``, where unit is +1/-1 for bits and the code otherwise."""
+
+    value: Value
+    step: float
+    middle: float
+    form: str
+
+
+@dataclass(frozen=True)
+class Declined:
+    """Why a tensor has no codes."""
+
+    why: str
+
+
+class CodeFinder:
+    """Finds codes of values in a graph that is being rewritten; remembers them, so that a quantizer read by several
+    layers is computed once."""
+
+    def __init__(self, rw: Rewriter, ctx: Context) -> None:
+        self._rw = rw
+        self._ctx = ctx
+        self._sets = ValueSets(rw)
+        self._known: dict[Value, Value | Declined] = {}
+
+    def codes(self, x: Value, padded: bool) -> Codes | Declined:
+        """Codes of a convolution's input. `padded`: the convolution has zero padding, so zero must be the value of a
+        skipped tap, which it is only where `middle` is 0."""
+        integer = self._integer_input(x, padded)
+        if integer is not None:
+            return integer
+        value = self._find(x)
+        if isinstance(value, Declined):
+            return value
+        quant = value.type.quant
+        assert quant is not None and quant.per_tensor
+        if value.type.dtype is TERN:
+            return Codes(value, quant.scale[0], 0.0, f"input {{-1, 0, 1}} * {quant.scale[0]:g}")
+        low, high = quant.low, quant.high
+        middle = (low + high) / 2
+        if middle and padded:
+            return Declined(f"its input takes the values {low:g} and {high:g}, and padding adds a third, 0")
+        form = f"input ±{high:g}" if not middle else f"input {{{low:g}, {high:g}}}"
+        return Codes(value, (high - low) / 2, middle, form)
+
+    def _find(self, x: Value) -> Value | Declined:
+        if x not in self._known:
+            self._known[x] = self._through_movement(x) or self._quantizer(x)
+        return self._known[x]
+
+    def _through_movement(self, x: Value) -> Value | Declined | None:
+        """Codes of a moved tensor are the moved codes; None if x is not the result of movement."""
+        node = self._rw.producer(x)
+        if node is None:
+            return Declined("its input is a graph input of any real value")
+        op = node.op
+        if isinstance(op, Dequantize) and node.input(0).type.dtype.is_packed:
+            return node.input(0)
+        if isinstance(op, MaxPool):
+            return self._pool(node)
+        if not isinstance(op, Reshape | Transpose | Slice | Concat | Pad):
+            return None
+        sources = [self._find(v) for v in node.inputs if v is not None]
+        for s in sources:
+            if isinstance(s, Declined):
+                return s
+        values = [s for s in sources if isinstance(s, Value)]
+        if any((v.type.dtype, v.type.quant) != (values[0].type.dtype, values[0].type.quant) for v in values):
+            return Declined("its input joins tensors with different values")
+        if isinstance(op, Pad) and op.mode == "constant":
+            coded = _pad_code(op, values[0])
+            if coded is None:
+                return Declined(f"its input is padded with {op.value:g}, which is none of its values")
+            op = coded
+        return self._rw.emit(op, *values, at=node.origin, name=f"{x.name}.codes", origin=x.origin)
+
+    def _pool(self, node: Node) -> Value | Declined | None:
+        """A max pool directly over a quantized tensor works on its bits."""
+        source = self._find(node.input(0))
+        if isinstance(source, Declined) or source.type.dtype is not BIT1:
+            return None  # the pool may still be part of the chain to a quantizer behind it
+        y = node.output
+        return self._rw.emit(
+            node.op, source, *node.inputs[1:], at=node.origin, name=f"{y.name}.codes", origin=y.origin
+        )
+
+    def _quantizer(self, x: Value) -> Value | Declined:
+        """Put a threshold on the root of the chain that quantizes x. Long chains first: their root is an accumulator."""
+        values = self._sets[x]
+        if values.points is None or len(values.points) > 3:
+            return Declined(f"its input takes values {values}")
+        why = "its input is no function of one tensor"
+        for chain in find_chains(self._rw, x, self._shared):
+            if any(d != 1 for d in chain.root.shape[:1]) or x.shape[-1:] != chain.root.shape[-1:]:
+                why = "its input is broadcast"
+                continue
+            try:
+                return self._emit(chain, search(chain, self._reachable(chain.root)))
+            except NotAQuantizer as reason:
+                why = f"its input is not a threshold of {chain.root.name}: {reason}"
+        return Declined(why)
+
+    def _emit(self, chain: Chain, q: Quantizer) -> Value:
+        rw, at = self._rw, chain.nodes[-1].origin
+        if q.zero_reachable and isinstance(chain.nodes[-1].op, Sign):
+            self._ctx.notice(
+                f"{at}: Sign can give 0 here, kept as a third value (two bit planes); "
+                "--sign0=+1 or --sign0=-1 makes it one bit"
+            )
+        params = [rw.const(p, f"{chain.end.name}.{n}") for p, n in zip(q.params, q.epilogue.param_names, strict=False)]
+        value = rw.emit(Requantize(q.epilogue), chain.root, *params, at=at, name=f"{chain.end.name}.codes")
+        for pool, minimum in zip(chain.pools, q.minimum, strict=True):
+            if value.type.dtype is not BIT1:
+                raise NotAQuantizer("a pool stands between, and the output is three-valued")
+            flags = (rw.const(minimum, f"{pool.output.name}.minimum"),) if minimum.any() else ()
+            value = rw.emit(pool.op, value, *flags, at=pool.origin, name=f"{chain.end.name}.codes")
+        value.origin = chain.end.origin
+        return value
+
+    def _shared(self, value: Value, inside: set[Value]) -> bool:
+        return any(not inside.intersection(n.outputs) for n in self._rw.readers(value)) or self._rw.is_output(value)
+
+    def _reachable(self, root: Value) -> Array | None:
+        """Every value that an integer accumulator can take, ascending; None for float roots.
+
+        K products of ±1 sum to -K, -K + 2, ..., K; K is the number of channels times the taps inside the image, which
+        differs along the border.
+        """
+        node = self._rw.producer(root)
+        if node is None or not isinstance(node.op, Conv2D) or root.type.dtype is not INT32:
+            dtype = root.type.dtype
+            return np.arange(dtype.min, dtype.max + 1) if dtype.is_integer and dtype.bits <= 8 else None
+        x, w = node.input(0), node.input(1)
+        lengths = {t * w.shape[3] for t in node.op.window.valid_taps((x.shape[1], x.shape[2]))}
+        if x.type.dtype is BIT1:
+            return np.unique(np.concatenate([np.arange(-k, k + 1, 2) for k in lengths]))
+        largest = max(abs(x.type.dtype.min), x.type.dtype.max) * max(lengths)
+        return np.arange(-largest, largest + 1)
+
+    def _integer_input(self, x: Value, padded: bool) -> Codes | None:
+        """x as a scaled 8-bit tensor: a chain of which the codes 0..255 (or -128..127) give evenly spaced reals."""
+        for chain in find_chains(self._rw, x, lambda value, inside: False):
+            dtype = chain.root.type.dtype
+            if dtype not in (UINT8, INT8) or chain.pools or any(d != 1 for d in chain.varying()):
+                continue
+            codes = np.arange(dtype.min, dtype.max + 1)
+            reals = chain(codes.astype(dtype.carrier).reshape(-1, *(1,) * len(chain.root.shape))).reshape(-1)
+            if reals.shape != codes.shape or not np.isfinite(reals).all():
+                continue
+            step = float(reals[-1] - reals[0]) / 255
+            offset = float(reals[np.argmin(np.abs(codes))])
+            if step == 0 or np.abs(reals - (codes * step + offset)).max() > 1e-6 * np.abs(reals).max():
+                continue
+            if offset and padded:
+                continue
+            if chain.root.shape != x.shape:
+                continue
+            return Codes(chain.root, step, offset, f"input {dtype} * {step:g}")
+        return None
+
+
+def _pad_code(op: Pad, codes: Value) -> Pad | None:
+    """The same padding with the code of its value."""
+    quant = codes.type.quant
+    assert quant is not None
+    choices = {0: quant.high, 1: quant.low} if codes.type.dtype is BIT1 else {c: c * quant.scale[0] for c in (-1, 0, 1)}
+    for code, real in choices.items():
+        if real == op.value and op.mode == "constant":
+            return replace(op, value=code)
+    return None
