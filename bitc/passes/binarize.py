@@ -23,9 +23,8 @@ from bitc.ops.binary import Mul
 from bitc.ops.linear import Conv2D
 from bitc.ops.quantize import Dequantize
 from bitc.passes.codes import CodeFinder, Declined
-from bitc.passes.context import Context
+from bitc.passes.context import Context, Found
 from bitc.passes.context import Declined as DeclinedLayer
-from bitc.passes.context import Found
 from bitc.passes.weights import BinaryWeights, two_valued
 
 _MIN_TAPS = 8

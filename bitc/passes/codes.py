@@ -108,9 +108,7 @@ class CodeFinder:
         if isinstance(source, Declined) or source.type.dtype is not BIT1:
             return None  # the pool may still be part of the chain to a quantizer behind it
         y = node.output
-        return self._rw.emit(
-            node.op, source, *node.inputs[1:], at=node.origin, name=f"{y.name}.codes", origin=y.origin
-        )
+        return self._rw.emit(node.op, source, *node.inputs[1:], at=node.origin, name=f"{y.name}.codes", origin=y.origin)
 
     def _quantizer(self, x: Value) -> Value | Declined:
         """Put a threshold on the root of the chain that quantizes x. Long chains first: their root is an accumulator."""

@@ -1,6 +1,6 @@
 """Zero padding that stands before a convolution goes into its window, where its taps are skipped.
 
-    Conv2D(pads=p)(Pad(before, after, 0)(x)) = Conv2D(pads=p + (before, after))(x)
+Conv2D(pads=p)(Pad(before, after, 0)(x)) = Conv2D(pads=p + (before, after))(x)
 """
 
 from __future__ import annotations
