@@ -66,6 +66,14 @@ class Elf:
                 return symbol
         raise ToolchainError(f"the program has no symbol {name}", hint="was it built from another model?")
 
+    def function_at(self, address: int) -> str:
+        """Name of the function that holds an address, or an empty text."""
+        for symbol in self.symbols:
+            start = symbol.value & ~1
+            if symbol.is_function and start <= address < start + symbol.size:
+                return symbol.name
+        return ""
+
     def bytes_where(self, *, code: bool, write: bool, zero: bool) -> int:
         """Bytes of the loaded sections of a kind. Arm's unwind tables are left out: the linker drops them."""
         return sum(

@@ -1,4 +1,4 @@
-"""Link a model with the harness into what a runner can run: an ELF program, a shared library or a WebAssembly module."""
+"""Link a model with the harness into what a runner runs: an ELF program, a shared library or a WebAssembly module."""
 
 from __future__ import annotations
 
@@ -110,9 +110,16 @@ def link_runnable(
     return Runnable(target, out, name, hooks, model)
 
 
+def link_library(objects: Objects, out: Path) -> Path:
+    """Link objects of an in-process target into a shared library that needs no other. Raises ToolchainError."""
+    command = _shared(objects.target, objects.toolchain, (), False)
+    process.run([*command, *(str(f.path) for f in objects.files), "-o", str(out)], f"linking {out.name}")
+    return out
+
+
 def _bare(target: Target, toolchain: Toolchain, roots: Sequence[str], hooks: bool) -> list[str]:
     script = resources.runtime_c() / "harness" / "bare.ld"
-    entry = "bitc_reset" if target.toolchain.startup else f"{roots[0]}"
+    entry = target.toolchain.entry or roots[0]
     where = target.machine
     options = [
         "--gc-sections",
