@@ -1,0 +1,294 @@
+"""Importers of elementwise operators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from bitc.frontend.context import Context, Importer, Refused, Table
+from bitc.frontend.tensors import dtype_of, is_narrowed, is_widened, type_name
+from bitc.ir import BOOL, FLOAT32, Op, Value
+from bitc.ops import binary as b
+from bitc.ops import unary as u
+
+
+def simple(op: Op) -> Importer:
+    """One operand, no attributes."""
+    return lambda ctx: ctx.emit(op, ctx.input())
+
+
+def float_only(op: Op) -> Importer:
+    return lambda ctx: ctx.emit(op, ctx.floats())
+
+
+def alpha(make: Callable[[float], Op], default: float) -> Importer:
+    return lambda ctx: ctx.emit(make(ctx.attrs.float_("alpha", default)), ctx.floats())
+
+
+def pair(op: Op) -> Importer:
+    """Two operands. Before opset 7 `axis` and `broadcast` existed; they are refused as unknown attributes."""
+    return lambda ctx: ctx.emit(op, ctx.input(0), ctx.input(1))
+
+
+def variadic(op: Op) -> Importer:
+    def run(ctx: Context) -> Value:
+        total = ctx.input(0)
+        for i in range(1, len(ctx.inputs)):
+            total = ctx.emit(op, total, ctx.input(i))
+        return total
+
+    return run
+
+
+def mean(ctx: Context) -> Value:
+    total = variadic(b.Add())(ctx)
+    assert isinstance(total, Value)
+    return ctx.emit(b.Div(), total, ctx.const(float(len(ctx.inputs))))
+
+
+def selu(ctx: Context) -> Value:
+    defaults = u.Selu()
+    op = u.Selu(ctx.attrs.float_("alpha", defaults.alpha), ctx.attrs.float_("gamma", defaults.gamma))
+    return ctx.emit(op, ctx.floats())
+
+
+def hard_sigmoid(ctx: Context) -> Value:
+    return ctx.emit(u.HardSigmoid(ctx.attrs.float_("alpha", 0.2), ctx.attrs.float_("beta", 0.5)), ctx.floats())
+
+
+def celu(ctx: Context) -> Value:
+    """``max(0, x) + min(0, alpha * (exp(x / alpha) - 1))``."""
+    x, a = ctx.floats(), ctx.attrs.float_("alpha", 1.0)
+    grown = ctx.emit(u.Exp(), ctx.emit(b.Div(), x, ctx.const(a)))
+    low = ctx.emit(b.Mul(), ctx.emit(b.Sub(), grown, ctx.const(1.0)), ctx.const(a))
+    return ctx.emit(b.Add(), ctx.emit(u.Relu(), x), ctx.emit(u.Clip(hi=0.0), low))
+
+
+def thresholded_relu(ctx: Context) -> Value:
+    x = ctx.floats()
+    above = ctx.emit(b.Greater(), x, ctx.const(ctx.attrs.float_("alpha", 1.0)))
+    return ctx.emit(b.Where(), above, x, ctx.const(0.0))
+
+
+def gelu(ctx: Context) -> Value:
+    """``0.5 * x * (1 + erf(x / sqrt(2)))``, or its tanh approximation."""
+    tanh = ctx.attrs.str_("approximate", "none") == "tanh"
+    return gelu_of(ctx, ctx.floats(), tanh)
+
+
+def fast_gelu(ctx: Context) -> Value:
+    x = ctx.floats()
+    if ctx.optional(1) is not None:
+        x = ctx.emit(b.Add(), x, ctx.input(1))
+    return gelu_of(ctx, x, tanh=True)
+
+
+def gelu_of(ctx: Context, x: Value, tanh: bool) -> Value:
+    if tanh:
+        cube = ctx.emit(b.Mul(), ctx.emit(b.Mul(), x, x), x)
+        inner = ctx.emit(b.Add(), x, ctx.emit(b.Mul(), cube, ctx.const(0.044715)))
+        bell = ctx.emit(u.Tanh(), ctx.emit(b.Mul(), inner, ctx.const(math.sqrt(2 / math.pi))))
+    else:
+        bell = ctx.emit(u.Erf(), ctx.emit(b.Mul(), x, ctx.const(math.sqrt(0.5))))
+    half = ctx.emit(b.Mul(), x, ctx.const(0.5))
+    return ctx.emit(b.Mul(), half, ctx.emit(b.Add(), bell, ctx.const(1.0)))
+
+
+def swish(ctx: Context) -> Value:
+    """``x * sigmoid(alpha * x)``."""
+    x, a = ctx.floats(), ctx.attrs.float_("alpha", 1.0)
+    inner = x if a == 1 else ctx.emit(b.Mul(), x, ctx.const(a))
+    return ctx.emit(b.Mul(), x, ctx.emit(u.Sigmoid(), inner))
+
+
+def mish(ctx: Context) -> Value:
+    """``x * tanh(softplus(x))``."""
+    x = ctx.floats()
+    return ctx.emit(b.Mul(), x, ctx.emit(u.Tanh(), ctx.emit(u.Softplus(), x)))
+
+
+def clip(ctx: Context) -> Value:
+    """Bounds are attributes before opset 11, inputs after."""
+    x = ctx.input()
+    if ctx.opset < 11:
+        lo = ctx.attrs.float_("min", -math.inf)
+        return bounded(ctx, x, lo, ctx.attrs.float_("max", math.inf))
+    low, high = ctx.optional(1), ctx.optional(2)
+    if any(v is not None and v.type.dtype is not x.type.dtype for v in (low, high)):
+        raise ctx.invalid("the bounds have another type than the input")
+    if all(v is None or v.is_const for v in (low, high)):
+        lo = -math.inf if low is None else low.array.reshape(-1)[0].item()
+        hi = math.inf if high is None else high.array.reshape(-1)[0].item()
+        return bounded(ctx, x, lo, hi)
+    y = x if low is None else ctx.emit(b.Max(), x, low)
+    return y if high is None else ctx.emit(b.Min(), y, high)
+
+
+def bounded(ctx: Context, x: Value, lo: float, hi: float) -> Value:
+    """Clip to constants. As ONNX says, everything becomes `hi` if lo > hi."""
+    dtype = x.type.dtype
+    if dtype.is_integer:  # bounds at the ends of the type do nothing
+        info = np.iinfo(dtype.carrier)
+        lo, hi = (-math.inf if lo <= info.min else lo), (math.inf if hi >= info.max else hi)
+    return ctx.emit(u.Clip(float(lo), float(hi)), x)
+
+
+def cast_to(ctx: Context, x: Value, elem_type: int) -> Value:
+    dtype = dtype_of(elem_type)
+    if dtype is None or is_widened(elem_type):
+        raise Refused(f"casts to {type_name(elem_type)}", "cast to float, int8 or int32 instead")
+    if is_narrowed(elem_type):
+        ctx.session.notice(f"{type_name(elem_type)} is computed in float32")
+    return ctx.cast(x, dtype)
+
+
+def cast(ctx: Context) -> Value:
+    ctx.attrs.ignore("saturate", "round_mode")
+    return cast_to(ctx, ctx.input(), ctx.attrs.int_("to"))
+
+
+def cast_like(ctx: Context) -> Value:
+    ctx.attrs.ignore("saturate", "round_mode")
+    return ctx.cast(ctx.input(0), ctx.input(1).type.dtype)
+
+
+def power(ctx: Context) -> Value:
+    """Squares, cubes and square roots become what they are, as onnxruntime computes them."""
+    x, y = ctx.input(0), ctx.input(1)
+    exponent = y.array.reshape(-1)[0].item() if y.is_const and y.type.size == 1 and y.type.rank <= x.type.rank else None
+    if exponent == 1:
+        return x
+    if exponent == 2:
+        return ctx.emit(b.Mul(), x, x)
+    if exponent == 3:
+        return ctx.emit(b.Mul(), ctx.emit(b.Mul(), x, x), x)
+    if exponent == 0.5 and x.type.dtype.is_float:
+        return ctx.emit(u.Sqrt(), x)
+    return ctx.emit(b.Pow(), x, ctx.cast(y, x.type.dtype))
+
+
+def mod(ctx: Context) -> Value:
+    fmod = bool(ctx.attrs.int_("fmod", 0))
+    if ctx.input().type.dtype.is_float and not fmod:
+        raise ctx.invalid("fmod must be 1 for floats")
+    return ctx.emit(b.Mod(fmod), ctx.input(0), ctx.input(1))
+
+
+def where(ctx: Context) -> Value:
+    return ctx.emit(b.Where(), ctx.input(0), ctx.input(1), ctx.input(2))
+
+
+def logical(op: Op) -> Importer:
+    def run(ctx: Context) -> Value:
+        if any(v is None or v.type.dtype is not BOOL for v in ctx.inputs):
+            raise ctx.invalid("operands must be bool")
+        return ctx.emit(op, *ctx.inputs)
+
+    return run
+
+
+def is_inf(ctx: Context) -> Value:
+    x = ctx.floats()
+    found = []
+    if ctx.attrs.int_("detect_positive", 1):
+        found.append(ctx.emit(b.Equal(), x, ctx.const(math.inf)))
+    if ctx.attrs.int_("detect_negative", 1):
+        found.append(ctx.emit(b.Equal(), x, ctx.const(-math.inf)))
+    if not found:
+        return ctx.emit(u.Not(), ctx.emit(b.Equal(), x, x))
+    return found[0] if len(found) == 1 else ctx.emit(b.Or(), *found)
+
+
+def shrink(ctx: Context) -> Value:
+    """``x + bias`` below -lambd, ``x - bias`` above lambd, 0 between."""
+    x, bias, lambd = ctx.floats(), ctx.attrs.float_("bias", 0.0), ctx.attrs.float_("lambd", 0.5)
+    low = ctx.emit(b.Less(), x, ctx.const(-lambd))
+    high = ctx.emit(b.Greater(), x, ctx.const(lambd))
+    upper = ctx.emit(b.Where(), high, ctx.emit(b.Sub(), x, ctx.const(bias)), ctx.const(0.0))
+    return ctx.emit(b.Where(), low, ctx.emit(b.Add(), x, ctx.const(bias)), upper)
+
+
+def identity(ctx: Context) -> Value:
+    return ctx.input()
+
+
+def dropout(ctx: Context) -> Value:
+    """Inference passes its input through; the mask, if read, is all true."""
+    ctx.attrs.ignore("ratio", "seed")
+    if ctx.opset >= 12 and ctx.optional(2) is not None and bool(ctx.array(2, "training_mode").any()):
+        raise Refused("dropout in training mode", "export the model in inference mode")
+    if ctx.wanted(1):
+        raise Refused("the mask of a dropout is used", "export the model in inference mode")
+    return ctx.input()
+
+
+def relu(ctx: Context) -> Value:
+    return ctx.emit(u.Relu(), ctx.input())
+
+
+def round_like(op: Op) -> Importer:
+    """Rounding, which leaves integers as they are."""
+    return lambda ctx: ctx.emit(op, ctx.input()) if ctx.input().type.dtype is FLOAT32 else ctx.input()
+
+
+TABLE: Table = {
+    ("", "Neg"): simple(u.Neg()),
+    ("", "Abs"): simple(u.Abs()),
+    ("", "Sign"): simple(u.Sign()),
+    ("", "Relu"): relu,
+    ("", "LeakyRelu"): alpha(u.LeakyRelu, 0.01),
+    ("", "Elu"): alpha(u.Elu, 1.0),
+    ("", "Selu"): selu,
+    ("", "Celu"): celu,
+    ("", "ThresholdedRelu"): thresholded_relu,
+    ("", "HardSigmoid"): hard_sigmoid,
+    ("", "HardSwish"): float_only(u.HardSwish()),
+    ("", "Gelu"): gelu,
+    ("com.microsoft", "Gelu"): gelu,
+    ("com.microsoft", "FastGelu"): fast_gelu,
+    ("", "Swish"): swish,
+    ("", "Mish"): mish,
+    ("", "Shrink"): shrink,
+    ("", "Sigmoid"): float_only(u.Sigmoid()),
+    ("", "Tanh"): float_only(u.Tanh()),
+    ("", "Exp"): float_only(u.Exp()),
+    ("", "Log"): float_only(u.Log()),
+    ("", "Sqrt"): float_only(u.Sqrt()),
+    ("", "Reciprocal"): float_only(u.Reciprocal()),
+    ("", "Erf"): float_only(u.Erf()),
+    ("", "Softplus"): float_only(u.Softplus()),
+    ("", "Softsign"): float_only(u.Softsign()),
+    ("", "Floor"): round_like(u.Floor()),
+    ("", "Ceil"): round_like(u.Ceil()),
+    ("", "Round"): round_like(u.Round()),
+    ("", "IsNaN"): float_only(u.IsNaN()),
+    ("", "IsInf"): is_inf,
+    ("", "Not"): logical(u.Not()),
+    ("", "Cast"): cast,
+    ("", "CastLike"): cast_like,
+    ("", "Clip"): clip,
+    ("", "Add"): pair(b.Add()),
+    ("", "Sub"): pair(b.Sub()),
+    ("", "Mul"): pair(b.Mul()),
+    ("", "Div"): pair(b.Div()),
+    ("", "Pow"): power,
+    ("", "Mod"): mod,
+    ("", "PRelu"): pair(b.PRelu()),
+    ("", "Min"): variadic(b.Min()),
+    ("", "Max"): variadic(b.Max()),
+    ("", "Sum"): variadic(b.Add()),
+    ("", "Mean"): mean,
+    ("", "Less"): pair(b.Less()),
+    ("", "LessOrEqual"): pair(b.LessOrEqual()),
+    ("", "Greater"): pair(b.Greater()),
+    ("", "GreaterOrEqual"): pair(b.GreaterOrEqual()),
+    ("", "Equal"): pair(b.Equal()),
+    ("", "And"): logical(b.And()),
+    ("", "Or"): logical(b.Or()),
+    ("", "Xor"): logical(b.Xor()),
+    ("", "Where"): where,
+    ("", "Identity"): identity,
+    ("", "Dropout"): dropout,
+}

@@ -1,0 +1,197 @@
+"""ONNX model in, graph out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+from bitc.errors import InvalidModel, Unsupported, UnsupportedOp
+from bitc.frontend.context import Session
+from bitc.frontend.order import live_nodes
+from bitc.frontend.shapes import graph_inputs, input_values
+from bitc.frontend.source import LIMIT_NODES, inline_functions, is_qonnx, opsets_of, read_model, subgraphs
+from bitc.frontend.tensors import with_data
+from bitc.frontend.walk import Scope, Unknown, Walker
+from bitc.ir import Graph, Origin, Value
+from bitc.ir.graph import Node, constant
+from bitc.ir.rewrite import Builder, dead_code
+from bitc.ir.verify import verify
+from bitc.ops.movement import Reshape
+
+_HINT = "export the model again"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model as the compiler sees it."""
+
+    graph: Graph
+    """Inputs and outputs keep their ONNX names."""
+    notices: tuple[str, ...]
+    """What was decided for the user, one line each."""
+    reference: bytes | None
+    """The same model, shapes fixed and functions inlined, for onnxruntime; None if it has QONNX operators, which only
+    bitc evaluates. Inputs keep the element types of the file."""
+    opset: int
+    producer: str
+    nodes: int
+    """ONNX nodes after inlining functions, those that no output needs included."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check` finds: the notices, and either the import or what stands in its way."""
+
+    imported: Imported | None
+    unsupported: tuple[Unsupported, ...]
+    notices: tuple[str, ...]
+    opset: int
+    producer: str
+    nodes: int
+
+
+def load(source: str | Path | bytes, shapes: Mapping[str, Sequence[int]] | None = None) -> Imported:
+    """Import an ONNX model from a path or from bytes.
+
+    `shapes` gives the dimensions of inputs that the model leaves open, by name. Raises UsageError (no such file, a
+    shape that does not fit), InvalidModel, DynamicShape, or UnsupportedOp with every node that is not supported.
+    """
+    checked = check(source, shapes)
+    if checked.imported is None:
+        raise UnsupportedOp(list(checked.unsupported))
+    return checked.imported
+
+
+def check(source: str | Path | bytes, shapes: Mapping[str, Sequence[int]] | None = None) -> Checked:
+    """As `load`, but unsupported nodes are returned, not raised."""
+    model, folder = read_model(source)
+    try:
+        return _check(model, folder, dict(shapes or {}))
+    except RecursionError as e:
+        raise InvalidModel("is nested too deeply", where="model", hint=_HINT) from e
+    except MemoryError as e:
+        raise InvalidModel("needs more memory than there is", where="model", hint=_HINT) from e
+
+
+def _check(model: ModelProto, folder: Path | None, shapes: Mapping[str, Sequence[int]]) -> Checked:
+    opsets = opsets_of(model)
+    model = inline_functions(model)
+    if len(model.graph.node) > LIMIT_NODES:
+        raise InvalidModel(f"has {len(model.graph.node)} nodes", where="model", hint="the limit is a million")
+    session = Session(Builder(), folder)
+    nodes, read = live_nodes(model.graph)
+    _check_outputs(model.graph)
+    inputs = input_values(session, model.graph, shapes)
+    for o in model.graph.output:
+        session.builder.unique(o.name)
+    scope = Scope(session, model.graph)
+    for name, value in inputs.items():
+        value.origin = Origin(name)
+        scope.define(name, value)
+    walker = Walker(session, opsets)
+    walker.graph(model.graph, scope, nodes, read, top=True)
+    found = [scope.lookup(o.name, "graph output") for o in model.graph.output]
+    imported = None
+    if not walker.unsupported:
+        graph = _finish(model.graph, session, list(inputs.values()), found)
+        reference = _reference(model, folder, nodes, read, graph)
+        imported = Imported(
+            graph, tuple(session.notices), reference, opsets[""], _producer(model), len(model.graph.node)
+        )
+    unsupported = tuple(walker.unsupported)
+    return Checked(imported, unsupported, tuple(session.notices), opsets[""], _producer(model), len(model.graph.node))
+
+
+def _producer(model: ModelProto) -> str:
+    return f"{model.producer_name} {model.producer_version}".strip()
+
+
+def _check_outputs(graph: GraphProto) -> None:
+    names = [o.name for o in graph.output]
+    if not names or not all(names) or len(set(names)) < len(names):
+        what = "two outputs have the same name" if names and all(names) else "an output has no name"
+        raise InvalidModel(what if names else "the graph has no outputs", where="model", hint=_HINT)
+
+
+def _finish(onnx_graph: GraphProto, session: Session, inputs: list[Value], found: Sequence[Value | Unknown]) -> Graph:
+    """Give the outputs their names and drop what they do not need."""
+    outputs: list[Value] = []
+    taken = set(inputs)
+    for info, value in zip(onnx_graph.output, found, strict=True):
+        assert isinstance(value, Value)
+        if value.is_const:
+            value = constant(info.name, value.array)
+        elif value in taken:  # the same tensor under a second name
+            value = session.builder.emit(Reshape(value.shape), value, at=f"output {info.name}")
+        if not value.type.size:
+            raise InvalidModel("is empty", where=f"output {info.name}", hint=_HINT)
+        taken.add(value)
+        value.name, value.origin = info.name, Origin(info.name)
+        outputs.append(value)
+    graph = dead_code(Graph(onnx_graph.name or "model", tuple(inputs), tuple(outputs), tuple(session.builder.nodes)))
+    for node in graph.nodes:
+        _check_not_empty(node)
+    return verify(graph, after="import")
+
+
+def _check_not_empty(node: Node) -> None:
+    for v in node.outputs:
+        if not v.type.size:
+            raise InvalidModel(f"makes an empty tensor {v.type}", where=node.origin, hint=_HINT)
+
+
+def _reference(
+    model: ModelProto, folder: Path | None, nodes: list[NodeProto], read: set[str], graph: Graph
+) -> bytes | None:
+    """The model for onnxruntime: needed nodes in order and their data, fixed shapes, no unused opsets."""
+    if any(is_qonnx(n.domain, n.op_type) for n in nodes):
+        return None
+    out = ModelProto()
+    out.CopyFrom(model)
+    del out.graph.node[:], out.graph.value_info[:], out.functions[:], out.opset_import[:]
+    out.graph.node.extend(nodes)
+    domains = {""} | {d for n in nodes for d in _domains(n)}
+    out.opset_import.extend(o for o in model.opset_import if _default(o.domain) in domains)
+    kept = graph_inputs(out.graph)
+    del out.graph.input[:]
+    out.graph.input.extend(kept)
+    del out.graph.initializer[:]
+    out.graph.initializer.extend(t for t in model.graph.initializer if t.name in read)
+    for info, value in zip(graph_inputs(out.graph), graph.inputs, strict=True):
+        _fix(info.type.tensor_type.shape, value)
+    for info, value in zip(out.graph.output, graph.outputs, strict=True):
+        if info.type.HasField("tensor_type"):
+            _fix(info.type.tensor_type.shape, value)
+    for tensor in _external(out.graph):
+        tensor.CopyFrom(with_data(tensor, folder))
+    try:
+        return bytes(out.SerializeToString())
+    except ValueError as e:
+        raise InvalidModel("is larger than 2 GiB", where="model", hint="bitc is for models of a few megabytes") from e
+
+
+def _default(domain: str) -> str:
+    return "" if domain == "ai.onnx" else domain
+
+
+def _domains(node: NodeProto) -> set[str]:
+    return {_default(node.domain)} | {d for g in subgraphs(node) for n in g.node for d in _domains(n)}
+
+
+def _fix(shape: object, value: Value) -> None:
+    dims = getattr(shape, "dim")  # noqa: B009  (the protobuf stubs do not export the class)
+    del dims[:]
+    for d in value.shape:
+        dims.add().dim_value = d
+
+
+def _external(graph: GraphProto) -> list[TensorProto]:
+    tensors = list(graph.initializer)
+    tensors += [a.t for n in graph.node for a in n.attribute if a.HasField("t")]
+    for n in graph.node:
+        for g in subgraphs(n):
+            tensors += _external(g)
+    return [t for t in tensors if t.data_location == TensorProto.EXTERNAL]

@@ -1,0 +1,102 @@
+"""Importers of reductions, arg-reductions and softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+from bitc.frontend.context import Context, Importer, Table
+from bitc.frontend.movement import axes_of, reshaped
+from bitc.ir import Value
+from bitc.ops import binary as b
+from bitc.ops import reduce as r
+from bitc.ops import unary as u
+
+Kind = Callable[[tuple[int, ...], bool], r.Reduce]
+
+
+def reduced(ctx: Context, kind: Kind, x: Value, since: int = 18) -> Value:
+    """Reduce `x` over the node's axes, which are an attribute before opset `since` and an input from then on."""
+    given = axes_of(ctx, 1, since)
+    keepdims = bool(ctx.attrs.int_("keepdims", 1))
+    if not given and ctx.attrs.int_("noop_with_empty_axes", 0):
+        return x
+    axes = ctx.axes(given, x.type.rank) if given else tuple(range(x.type.rank))
+    if prod(x.shape[a] for a in axes) == 0:
+        raise ctx.invalid(f"reduces no elements of {x.type}")
+    return ctx.emit(kind(axes, keepdims), x)
+
+
+def reduction(kind: Kind, before: u.Unary | None = None, after: u.Unary | None = None, since: int = 18) -> Importer:
+    """A reduction with an elementwise function before and after it."""
+
+    def run(ctx: Context) -> Value:
+        x = ctx.input() if before is None else ctx.emit(before, ctx.input())
+        y = reduced(ctx, kind, x, since)
+        return y if after is None else ctx.emit(after, y)
+
+    return run
+
+
+def square(ctx: Context) -> Value:
+    return ctx.emit(b.Mul(), ctx.input(), ctx.input())
+
+
+def sum_square(ctx: Context) -> Value:
+    return reduced(ctx, r.ReduceSum, square(ctx))
+
+
+def l2(ctx: Context) -> Value:
+    return ctx.emit(u.Sqrt(), reduced(ctx, r.ReduceSum, square(ctx)))
+
+
+def log_sum_exp(ctx: Context) -> Value:
+    """``log(sum(exp(x - max))) + max``."""
+    x = ctx.floats()
+    given = axes_of(ctx, 1, 18)
+    axes = ctx.axes(given, x.type.rank) if given else tuple(range(x.type.rank))
+    top = ctx.emit(r.ReduceMax(axes), x)
+    y = reduced(ctx, r.ReduceSum, ctx.emit(u.Exp(), ctx.emit(b.Sub(), x, top)))
+    return ctx.emit(b.Add(), ctx.emit(u.Log(), y), reshaped(ctx, top, y.shape))
+
+
+def arg(kind: Callable[[int, bool, bool], r.ArgMax | r.ArgMin]) -> Importer:
+    def run(ctx: Context) -> Value:
+        x = ctx.input()
+        axis = ctx.axis(ctx.attrs.int_("axis", 0), x.type.rank)
+        last = bool(ctx.attrs.int_("select_last_index", 0))
+        return ctx.emit(kind(axis, bool(ctx.attrs.int_("keepdims", 1)), last), x)
+
+    return run
+
+
+def softmax(kind: Callable[[int], r.Softmax]) -> Importer:
+    """Before opset 13 softmax runs over all axes from `axis` on (by default 1) as one."""
+
+    def run(ctx: Context) -> Value:
+        x, old = ctx.floats(), ctx.opset < 13
+        axis = ctx.axis(ctx.attrs.int_("axis", 1 if old else -1), x.type.rank)
+        if not old or prod(x.shape[axis + 1 :]) == 1:
+            return ctx.emit(kind(axis), x)
+        flat = reshaped(ctx, x, (prod(x.shape[:axis]), prod(x.shape[axis:])))
+        return reshaped(ctx, ctx.emit(kind(1), flat), x.shape)
+
+    return run
+
+
+TABLE: Table = {
+    ("", "ReduceMean"): reduction(r.ReduceMean),
+    ("", "ReduceSum"): reduction(r.ReduceSum, since=13),
+    ("", "ReduceProd"): reduction(r.ReduceProd),
+    ("", "ReduceMax"): reduction(r.ReduceMax),
+    ("", "ReduceMin"): reduction(r.ReduceMin),
+    ("", "ReduceL1"): reduction(r.ReduceSum, before=u.Abs()),
+    ("", "ReduceL2"): l2,
+    ("", "ReduceSumSquare"): sum_square,
+    ("", "ReduceLogSum"): reduction(r.ReduceSum, after=u.Log()),
+    ("", "ReduceLogSumExp"): log_sum_exp,
+    ("", "ArgMax"): arg(r.ArgMax),
+    ("", "ArgMin"): arg(r.ArgMin),
+    ("", "Softmax"): softmax(r.Softmax),
+    ("", "LogSoftmax"): softmax(r.LogSoftmax),
+}
