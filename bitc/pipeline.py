@@ -16,6 +16,7 @@ from bitc.passes.binarize import Binarize
 from bitc.passes.channels_last import ChannelsLast
 from bitc.passes.context import Context, Pass
 from bitc.passes.dense import DenseAsConv
+from bitc.passes.flat_windows import FlattenWindows
 from bitc.passes.fuse import FuseEpilogues
 from bitc.passes.pads import FoldPads
 from bitc.passes.sign_zero import SignOfZero
@@ -27,12 +28,14 @@ class Options:
     """What the user may choose about a compilation.
 
     `shapes`: shapes of inputs with dynamic dimensions. `sign0`: what Sign(0) is: +1, -1, or 0 for ONNX's meaning.
-    `tolerance`: relative distance from ±alpha within which a weight is two-valued.
+    `tolerance`: relative distance from ±alpha within which a weight is two-valued. `name`: prefix of C names; empty:
+    from the file name.
     """
 
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     sign0: int = 0
     tolerance: float = 1e-4
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ def passes(options: Options) -> list[Pass]:
         ChannelsLast(),  # the Transposes that dense layers have made free
         FoldPads(),  # before Binarize: a zero is no ±1, a skipped tap is
         Binarize(options.tolerance),
+        FlattenWindows(),
         ChannelsLast(),  # movement of codes
         FuseEpilogues(),
     ]

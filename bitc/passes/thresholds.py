@@ -10,6 +10,7 @@ second quantizer inside the chain need no cases of their own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,7 +104,7 @@ def _from_samples(chain: Chain, reachable: Array, x: Array, shape: tuple[int, ..
         return np.where(flip, np.where(found, down, never_down), np.where(found, up, never_up)).astype(np.int32)
 
     zero = bool((codes == 0).any())
-    return _quantizer(quant, ternary, first, flip, tuple(minimum), shape, zero, nan_low=False)
+    return _quantizer(quant, ternary, first, flip, tuple(minimum), zero, nan_low=False)
 
 
 def _falls(codes: Array) -> Array:
@@ -164,7 +165,7 @@ def _by_bisection(chain: Chain, shape: tuple[int, ...], reachable: Array | None)
         at_nan = chain(np.full(shape, np.nan, dtype.carrier)) if dtype.is_float else probes[0]
     nan_low = bool(not ternary and (at_nan == quant.low).any())
     minimum = tuple(_pool_direction(chain, i, shape) for i in range(len(chain.pools)))
-    return _quantizer(quant, ternary, first, flip, minimum, shape, bool((codes == 0).any()), nan_low)
+    return _quantizer(quant, ternary, first, flip, minimum, bool((codes == 0).any()), nan_low)
 
 
 def _pool_direction(chain: Chain, index: int, shape: tuple[int, ...]) -> Array:
@@ -180,21 +181,25 @@ def _pool_direction(chain: Chain, index: int, shape: tuple[int, ...]) -> Array:
 def _quantizer(
     quant: Quant,
     ternary: bool,
-    first: object,
+    first: Callable[[int], Array],
     flip: Array,
     minimum: tuple[Array, ...],
-    shape: tuple[int, ...],
     zero: bool,
     nan_low: bool,
 ) -> Quantizer:
-    assert callable(first)
-    trim = shape[next((i for i, d in enumerate(shape) if d != 1), len(shape) - 1) :]
-    flips = (np.ascontiguousarray(flip).reshape(trim),) if flip.any() else ()
+    flips = (_trim(flip),) if flip.any() else ()
     if ternary:
         # TernThreshold: +1 from t_high on, -1 below t_low, so t_low is where the code reaches 0.
-        params = (first(0).reshape(trim), first(1).reshape(trim))
-        return Quantizer(TernThreshold(quant), params + flips, minimum, zero)
-    return Quantizer(Threshold(quant, nan_low), (first(1).reshape(trim), *flips), minimum, zero)
+        return Quantizer(TernThreshold(quant), (_trim(first(0)), _trim(first(1)), *flips), minimum, zero)
+    return Quantizer(Threshold(quant, nan_low), (_trim(first(1)), *flips), minimum, zero)
+
+
+def _trim(p: Array) -> Array:
+    """A parameter without leading axes of length 1, and of one entry if all are equal."""
+    if (p == p.reshape(-1)[0]).all():
+        return np.ascontiguousarray(p.reshape(-1)[:1])
+    used = next(i for i, d in enumerate(p.shape) if d != 1)
+    return np.ascontiguousarray(p.reshape(p.shape[used:]))
 
 
 def _key(x: Array) -> Array:

@@ -1,0 +1,114 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bitc.errors import UsageError
+from bitc.pipeline import Options
+from bitc.target import Target
+from bitc.toolchain import Toolchain
+
+_Command = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the shared options say."""
+
+    model: Path
+    target: Target
+    options: Options
+    toolchain: Toolchain
+    opt: str
+    json: bool
+
+
+def model_options(command: _Command) -> _Command:
+    """MODEL and what changes its meaning."""
+    for decorate in (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else."),
+        click.option("--name", default="", help="Prefix of all C names (default: from the file name)."),
+        click.option(
+            "--sign0",
+            type=click.Choice(["+1", "-1"]),
+            default=None,
+            help="What the sign of zero is. ONNX says 0, which costs a second bit plane where it can occur.",
+        ),
+        click.option(
+            "--snap",
+            type=click.FloatRange(0, 0.1),
+            default=1e-4,
+            show_default=True,
+            help="Relative distance from ±alpha within which a weight is two-valued.",
+        ),
+        click.option(
+            "--shape", "shapes", multiple=True, metavar="NAME=1x3x32x32", help="Shape of an input with dynamic sizes."
+        ),
+        click.argument("model", type=click.Path(path_type=Path)),
+    ):
+        command = decorate(command)
+    return command
+
+
+def target_options(command: _Command) -> _Command:
+    """The target and its compiler."""
+    for decorate in (
+        click.option(
+            "--optimize",
+            type=click.Choice(["-O3", "-O2", "-Os"]),
+            default="-O3",
+            show_default=True,
+            help="Optimisation level of the C compiler.",
+        ),
+        click.option("--cc", default="", help="C compiler to use instead of the bundled one: a name or a path."),
+        click.option("--feature", "features", multiple=True, help="Add a feature of the chip, or remove it: -NAME."),
+        click.option("--flash", default=None, metavar="SIZE", help="Flash of the chip, e.g. 256k."),
+        click.option("--ram", default=None, metavar="SIZE", help="RAM of the chip, e.g. 64k."),
+        click.option(
+            "-t", "--target", default="host", show_default=True, help="A name of `bitc targets`, or a TOML file."
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+def make_options(shapes: tuple[str, ...], snap: float, sign0: str | None, name: str) -> Options:
+    return Options(dict(_shape(s) for s in shapes), int(sign0 or 0), snap, name)
+
+
+def make_job(
+    *,
+    model: Path,
+    shapes: tuple[str, ...],
+    snap: float,
+    sign0: str | None,
+    name: str,
+    as_json: bool,
+    target: str,
+    ram: str | None,
+    flash: str | None,
+    features: tuple[str, ...],
+    cc: str,
+    optimize: str,
+) -> Job:
+    """The parsed form of `model_options` and `target_options`."""
+    chip = Target.load(target, ram, flash, features)
+    toolchain = Toolchain(cc) if cc else Toolchain()
+    return Job(model, chip, make_options(shapes, snap, sign0, name), toolchain, optimize, as_json)
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, equals, dims = text.rpartition("=")
+    try:
+        shape = tuple(int(d) for d in dims.replace(",", "x").split("x")) if dims else ()
+    except ValueError:
+        shape = (-1,)
+    if not equals or not name or any(d < 1 for d in shape):
+        raise UsageError(f"--shape {text} is not a shape", hint="write --shape NAME=1x3x32x32, sizes from 1")
+    return name, shape
