@@ -73,7 +73,10 @@ class Compiling:
 class Machine:
     """`[machine]`: the emulated memory map, in which only tests and measurements run."""
 
+    vector_base: int = 0
+    """Where an emulated Cortex-M looks for its vector table."""
     code_base: int = 0
+    """Where code and constants go; may be equal to vector_base."""
     code_bytes: int = 0
     ram_base: int = 0
     ram_bytes: int = 0
@@ -187,8 +190,7 @@ class Target:
         for key, value in (("ram", ram), ("flash", flash)):
             if value is not None:
                 table.setdefault("memory", {})[key] = value
-        table["features"] = [*table.get("features", []), *features]
-        return _finish(table, path)
+        return _finish(table, list(features), path)
 
 
 def parse_size(value: object, where: str) -> int:
@@ -249,18 +251,22 @@ def _overlay(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _finish(table: dict[str, Any], path: Path) -> Target:
+def _finish(table: dict[str, Any], more: list[str], path: Path) -> Target:
     """Checks and builds; the target of this very computer gets its instruction set and features here."""
     where = str(path)
+    features = table.get("features", [])
+    if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
+        raise TargetError("features must be a list of names", where=where, hint='for example ["fpu", "dsp"]')
+    features = [*features, *more]
     if table.get("isa") == "host":
         table["isa"], found = hostcpu.isa(), hostcpu.features()
-        table["features"] = [*sorted(found), *table["features"]]
+        features = [*sorted(found), *features]
         table.setdefault("word_bits", hostcpu.word_bits())
         table.setdefault("vector_bytes", hostcpu.vector_bytes(found))
     isa = table.get("isa")
     if isa not in ISAS:
         raise TargetError(f"unknown isa {isa!r}", where=where, hint=f"one of {', '.join(ISAS)}")
-    table["features"] = _features(table["features"], isa, where)
+    table["features"] = _features(features, isa, where)
     for key in ("ram", "flash"):
         if isinstance(table.get("memory"), dict) and key in table["memory"]:
             table["memory"][key] = parse_size(table["memory"][key], f"{where}: memory.{key}")
@@ -270,9 +276,7 @@ def _finish(table: dict[str, Any], path: Path) -> Target:
     return target
 
 
-def _features(names: object, isa: str, where: str) -> frozenset[str]:
-    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-        raise TargetError("features must be a list of names", where=where, hint='for example ["fpu", "dsp"]')
+def _features(names: list[str], isa: str, where: str) -> frozenset[str]:
     known = sorted(name for name, feature in FEATURES.items() if isa in feature.checks)
     result: set[str] = set()
     for name in names:

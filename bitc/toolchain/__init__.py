@@ -1,7 +1,7 @@
 """Call the C compiler, link what runners run, and read sizes."""
 
 from bitc.toolchain.compiler import ZIG, ObjectFile, Objects, Toolchain, compile_sources
-from bitc.toolchain.linker import Runnable, build_harness, build_model, link_library, link_runnable
+from bitc.toolchain.linker import Runnable, archive, build_harness, build_model, link_library, link_runnable
 
 __all__ = [
     "ZIG",
@@ -12,6 +12,7 @@ __all__ = [
     "build_harness",
     "build_model",
     "compile_sources",
+    "archive",
     "link_library",
     "link_runnable",
 ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bitc.errors import ToolchainError
@@ -27,12 +29,24 @@ def folder() -> Path:
 def file(name: str, make: Callable[[Path], None]) -> Path:
     """The cached file `name`; `make(path)` writes it where it is missing.
 
-    Processes that race make it twice; the rename is atomic, so none of them sees half of it.
+    Processes that need it at the same time wait for the first. The rename is atomic, so nobody sees half a file.
     """
     target = folder() / name
     if not target.is_file():
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix="making-") as scratch:
-            made = Path(scratch) / target.name
-            make(made)
-            made.replace(target)
+        with _lock(target.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            if not target.is_file():
+                made = Path(scratch) / target.name
+                make(made)
+                made.replace(target)
     return target
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold a file lock; where there is none (Windows), racing processes do the work twice."""
+    with path.open("w") as handle:
+        if sys.platform != "win32":
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -117,6 +117,14 @@ def link_library(objects: Objects, out: Path) -> Path:
     return out
 
 
+def archive(objects: Objects, out: Path) -> Path:
+    """Collect objects in a static library. Raises ToolchainError with the tool's output."""
+    out.unlink(missing_ok=True)
+    files = [str(f.path) for f in objects.files]
+    process.run([str(process.zig()), "ar", "rcs", str(out), *files], f"collecting {out.name}")
+    return out
+
+
 def _bare(target: Target, toolchain: Toolchain, roots: Sequence[str], hooks: bool) -> list[str]:
     script = resources.runtime_c() / "harness" / "bare.ld"
     entry = target.toolchain.entry or roots[0]
@@ -124,6 +132,7 @@ def _bare(target: Target, toolchain: Toolchain, roots: Sequence[str], hooks: boo
     options = [
         "--gc-sections",
         f"--entry={entry}",
+        f"--defsym=BITC_VECTOR_BASE={where.vector_base:#x}",
         f"--defsym=BITC_CODE_BASE={where.code_base:#x}",
         f"--defsym=BITC_RAM_BASE={where.ram_base:#x}",
         f"--defsym=BITC_STACK_BYTES={where.stack_bytes:#x}",
