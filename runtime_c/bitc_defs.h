@@ -42,6 +42,16 @@ typedef uint8_t bitc_u8;
 typedef uint16_t BITC_ALIAS bitc_u16;
 typedef uint32_t BITC_ALIAS bitc_u32;
 typedef uint64_t BITC_ALIAS bitc_u64;
+typedef float BITC_ALIAS bitc_f32;
+
+/* For constant arrays. */
+#if defined(__GNUC__)
+#define BITC_INF_CONST (__builtin_inff())
+#define BITC_NAN_CONST (__builtin_nanf(""))
+#else
+#define BITC_INF_CONST (1.0f / 0.0f)
+#define BITC_NAN_CONST (0.0f / 0.0f)
+#endif
 
 #define BITC_STATIC_ASSERT(name, condition) typedef char bitc_assert_##name[(condition) ? 1 : -1]
 

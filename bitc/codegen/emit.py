@@ -1,0 +1,141 @@
+"""Program + MemoryPlan + Target → {file name: text}. Pure: nothing is read but templates, nothing is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bitc import resources
+from bitc.codegen.interface import members
+from bitc.codegen.literals import Names, identifier, initializer
+from bitc.codegen.render import Renderer
+from bitc.ir.program import Buffer, Call, Kind, Layer, Program, c_size
+from bitc.schedule.memory import MemoryPlan
+from bitc.target import Target
+
+RUNTIME = ("bitc_defs.h", "bitc_math.h")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user may choose about the form of the output."""
+
+    banner: str = ""
+    """A line for the head of every file, e.g. the version of bitc and the name of the model file."""
+
+
+@dataclass(frozen=True)
+class _CallText:
+    """One call as text."""
+
+    comment: str
+    """Set at the first call of a layer."""
+    function: str
+    args: tuple[str, ...]
+    hook: tuple[int, str, int] | None
+    """(layer, output, bytes) at the last call of a layer."""
+
+
+def emit(
+    program: Program, plan: MemoryPlan, target: Target, name: str, options: Options | None = None
+) -> dict[str, str]:
+    """Every file of the C project. `name` becomes the prefix of all symbols, in lower case."""
+    prefix = identifier(name).lower()
+    return _Emitter(program, plan, target, prefix, options or Options()).files()
+
+
+class _Emitter:
+    def __init__(self, program: Program, plan: MemoryPlan, target: Target, prefix: str, options: Options) -> None:
+        self.program, self.plan, self.target, self.prefix, self.options = program, plan, target, prefix, options
+        self.renderer = Renderer()
+        self.names = Names()
+        self.constants: dict[tuple[str, bytes], tuple[str, Buffer]] = {}
+        self.inputs = members(program.inputs)
+        self.outputs = members(program.outputs)
+        self.paths = {b: f"in->{m.name}" for b, m in zip(program.inputs, self.inputs, strict=True)}
+        self.paths |= {b: f"out->{m.name}" for b, m in zip(program.outputs, self.outputs, strict=True)}
+
+    def files(self) -> dict[str, str]:
+        calls = [self._call(i, call) for i, call in enumerate(self.program.calls)]
+        uses = [u for call in self.program.calls for u in call.function.uses]
+        common = {
+            "prefix": self.prefix,
+            "upper": self.prefix.upper(),
+            "options": self.options,
+            "target": self.target,
+            "constants": [self._constant(n, b) for n, b in self.constants.values()],
+        }
+        headers = sorted({u for u in uses if u.endswith(".h")} | {"bitc_defs.h"})
+        files = {
+            f"{self.prefix}.h": self._header(common),
+            f"{self.prefix}.c": self.renderer.file(
+                "model.c.j2",
+                **common,
+                headers=headers,
+                preludes=self.renderer.preludes(uses),
+                functions=self.renderer.texts,
+                calls=calls,
+                inputs=self.inputs,
+                outputs=self.outputs,
+                checks=self.target.c_checks,
+            ),
+            f"{self.prefix}_weights.c": self.renderer.file("weights.c.j2", **common),
+            "CMakeLists.txt": self.renderer.file("CMakeLists.txt.j2", **common),
+        }
+        return files | {h: (resources.runtime_c() / h).read_text(encoding="utf-8") for h in RUNTIME}
+
+    def _header(self, common: dict[str, object]) -> str:
+        return self.renderer.file(
+            "model.h.j2",
+            **common,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            arena_bytes=self.plan.arena_bytes,
+            arena_align=self.plan.arena_align,
+            weights_bytes=self.program.weights_bytes,
+        )
+
+    def _constant(self, name: str, b: Buffer) -> dict[str, object]:
+        return {"name": name, "c_type": b.c_type, "size": max(c_size(b.type), 1), "text": initializer(b.array)}
+
+    def _call(self, index: int, call: Call) -> _CallText:
+        calls = self.program.calls
+        first = index == 0 or calls[index - 1].layer != call.layer
+        last = index + 1 == len(calls) or calls[index + 1].layer != call.layer
+        function = self.renderer.function(call.function)
+        args = tuple(
+            self._pointer(b, p.c_type, p.is_const) for b, p in zip(call.args, call.function.params, strict=True)
+        )
+        out = call.args[call.writes[0]]
+        hook = (call.layer, args[call.writes[0]], out.type.nbytes) if last else None
+        comment = _describe(call.layer, self.program.layers[call.layer]) if first else ""
+        return _CallText(comment, function, args, hook)
+
+    def _pointer(self, b: Buffer, c_type: str, is_const: bool) -> str:
+        root = b.root
+        pointer = f"({'const ' if is_const else ''}{c_type} *)"
+        if root.kind is Kind.CONST:
+            text = self._constant_name(root)
+        elif root.kind is Kind.ARENA:
+            offset = self.plan.offset(b)
+            return f"{pointer}(void *)({f'mem + {offset}' if offset else 'mem'})"
+        else:
+            text = self.paths[root]
+        return text if root.c_type == c_type else f"{pointer}{'(const void *)' if is_const else '(void *)'}{text}"
+
+    def _constant_name(self, b: Buffer) -> str:
+        key = (b.c_type, b.array.tobytes())
+        if key not in self.constants:
+            self.constants[key] = (self.names.unique(f"{self.prefix}_{b.name}"), b)
+        return self.constants[key][0]
+
+
+def _describe(index: int, layer: Layer) -> str:
+    """The comment above a layer."""
+    parts = [f"{index}: {layer.op} {layer.name}".replace("*/", "* /").replace("/*", "/ *"), layer.text, layer.kernel]
+    if layer.macs:
+        parts.append(f"{layer.macs} {layer.kind} MACs")
+    if layer.weights_bytes:
+        parts.append(f"{layer.weights_bytes} bytes of constants")
+    return "; ".join(p for p in parts if p)
+
+

@@ -1,0 +1,51 @@
+"""Jinja2: from kernel functions to C text. The only user of jinja2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import jinja2
+
+from bitc import resources
+from bitc.codegen.literals import c_double, c_float, c_int
+from bitc.codegen.tidy import tidy
+from bitc.ir.program import Function
+
+
+class Renderer:
+    """Renders templates; identical functions get one name."""
+
+    def __init__(self) -> None:
+        self.env = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(resources.templates()),
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+            autoescape=False,
+        )
+        self.env.filters |= {"c_float": c_float, "c_double": c_double, "c_int": c_int}
+        self._names: dict[str, str] = {}
+        self._counts: dict[str, int] = {}
+        self.texts: list[str] = []
+        """Definitions of the functions, in order of first use."""
+
+    def function(self, function: Function) -> str:
+        """The C name of a function, which is added to `texts` when it is new."""
+        head = f"({', '.join(map(str, function.params))})"
+        body = tidy(self.env.get_template(function.template).render(function.context))
+        key = head + body
+        if key not in self._names:
+            index = self._counts.get(function.kernel, 0)
+            self._counts[function.kernel] = index + 1
+            name = f"{function.kernel}_{index}"
+            self._names[key] = name
+            self.texts.append(tidy(f"static void {name}{head} {{\n{body}}}"))
+        return self._names[key]
+
+    def preludes(self, uses: Iterable[str]) -> list[str]:
+        """The ISA primitives that functions use, each once."""
+        return [tidy(self.env.get_template(u).render()) for u in sorted({u for u in uses if u.endswith(".j2")})]
+
+    def file(self, template: str, **context: object) -> str:
+        return self.env.get_template(template).render(context)

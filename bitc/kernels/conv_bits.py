@@ -1,0 +1,130 @@
+"""Convolution of packed activations (bits or trits) with one-bit weights: XOR and popcount.
+
+The window of a pixel is gathered into one run of words (`patch`), then compared with the weights of each output:
+``dot = valid - 2 * popcount((patch ^ w) & mask)``. The mask is absent for bits away from the border, marks the taps
+inside the input at the border, and is the nonzero plane for trits; `valid` is the number of ones in it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bitc.ir.dtypes import BIT1
+from bitc.ir.graph import Array, Node
+from bitc.ir.types import TensorType
+from bitc.kernels.epilogues import epilogue
+from bitc.kernels.geometry import geometry
+from bitc.kernels.isa import BitIsa, bit_isa
+from bitc.kernels.pack import WORDS, pack_bits
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
+from bitc.ops.linear import Conv2D
+from bitc.target import Target
+
+
+def tap_bits(x: TensorType, group: int) -> int:
+    """Bits of one tap in the patch: whole layout words of a row, or just the channels of a group."""
+    return x.words_per_plane * x.layout.word if group == 1 else x.channels // group
+
+
+def patch_words(x: TensorType, taps: int, group: int, word: int) -> int:
+    return -(-taps * tap_bits(x, group) // word)
+
+
+def kernel_word(x: TensorType, taps: int, group: int, isa: BitIsa) -> int:
+    """The widest word of the ISA that does not lengthen the patch by much."""
+    bits = taps * tap_bits(x, group)
+    wide = patch_words(x, taps, group, isa.word) * isa.word
+    return isa.word if isa.word == 32 or wide <= bits * 1.05 else 32
+
+
+def pack_weights(w: Array, x: TensorType, group: int, word: int, lanes: int) -> Array:
+    """Bit weights ``[O, kh, kw, C]`` in the order of the patch: blocks of `lanes` outputs of a group, interleaved word
+    by word; the last block of a group holds the outputs that are left."""
+    outputs, taps, bits = w.shape[0], w.shape[1] * w.shape[2], tap_bits(x, group)
+    padded = np.zeros((outputs, taps, bits), np.bool_)
+    padded[:, :, : w.shape[3]] = w.reshape(outputs, taps, -1)
+    words = pack_bits(padded.reshape(outputs, taps * bits), word)
+    per_group = outputs // group
+    blocks = [
+        words[start : min(start + lanes, g + per_group)].T.reshape(-1)
+        for g in range(0, outputs, per_group)
+        for start in range(g, g + per_group, lanes)
+    ]
+    return np.concatenate(blocks)
+
+
+def accepts(node: Node, target: Target) -> str:
+    op, x, w = node.op, node.input(0), node.input(1)
+    assert isinstance(op, Conv2D)
+    return first_reason(
+        (x.type.dtype.is_packed, f"activations are {x.type.dtype}, not packed"),
+        (w.type.dtype is BIT1, f"weights are {w.type.dtype}, not bit1"),
+        (w.is_const, "weights are computed"),
+        (op.group < 2 or w.shape[3] > 1, "one channel per group: depthwise"),
+    )
+
+
+def build(node: Node, target: Target) -> tuple[Step, ...]:
+    op, x, w = node.op, node.input(0), node.input(1)
+    assert isinstance(op, Conv2D)
+    isa, geo = bit_isa(target), geometry(x.type, op.window)
+    word = kernel_word(x.type, geo.taps, op.group, isa)
+    k = patch_words(x.type, geo.taps, op.group, word)
+    e, params = epilogue(op.epilogue, node.inputs[2:], op.accumulator(x.type, w.type), node.output.type)
+    ternary = x.type.dtype.planes == 2
+    direct = geo.taps == 1 and op.group == 1 and not geo.border and x.type.layout.word == word
+    masked = ternary or geo.border
+    args = [out(node), Arg("x", x), Arg("w", Packed(pack_weights(w.array, x.type, op.group, word, isa.lanes))), *params]
+    if not direct:
+        args.append(scratch("patch", k, WORDS[word]))
+        if masked:
+            args.append(scratch("mask", k, WORDS[word]))
+    per_group = w.shape[0] // op.group
+    context: dict[str, Any] = {
+        **geo.context,
+        **_gather(x.type, op.group, word),
+        "e": e,
+        "word_t": f"uint{word}_t",
+        "word_bits": word,
+        "k": k,
+        "lanes": isa.lanes,
+        "groups": op.group,
+        "outputs": w.shape[0],
+        "per_group": per_group,
+        "blocks": per_group // isa.lanes,
+        "rest": per_group % isa.lanes,
+        "channels": w.shape[3],
+        "ternary": ternary,
+        "masked": masked,
+        "direct": direct,
+        "y_row": node.output.type.row_words if e["word"] else w.shape[0],
+    }
+    return (Step(VARIANT.name, "kernels/conv_bits.j2", tuple(args), context, ("bitc_defs.h", isa.template)),)
+
+
+def _gather(x: TensorType, group: int, word: int) -> dict[str, Any]:
+    """How rows are copied into the patch: in units of whole words where the taps allow, else bit by bit."""
+    bits = tap_bits(x, group)
+    widest = min(x.layout.word, word)
+    unit = next((u for u in (64, 32, 16, 8) if u <= widest and bits % u == 0), 0)
+    return {
+        "unit": unit,
+        "unit_t": f"bitc_u{unit or x.layout.word}",
+        "x_word": x.layout.word,
+        "tap_units": bits // unit if unit else 0,
+        "row_units": x.row_words * x.layout.word // (unit or x.layout.word),
+        "plane_units": x.words_per_plane * x.layout.word // (unit or x.layout.word),
+        "tap_bits": bits,
+    }
+
+
+def cost(node: Node, target: Target) -> float:
+    op, x, w = node.op, node.input(0), node.input(1)
+    assert isinstance(op, Conv2D)
+    return op.macs(x.type, w.type) / 32 * bit_isa(target).cost
+
+
+VARIANT = Variant("conv_bits", (Conv2D,), accepts, build, cost)
+

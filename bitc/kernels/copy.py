@@ -1,0 +1,13 @@
+"""Copying a tensor as it lies in memory."""
+
+from __future__ import annotations
+
+from bitc.ir.graph import Value
+from bitc.ir.program import c_size
+from bitc.kernels.step import Arg, Step
+
+
+def copy_step(x: Value, y: Value) -> Step:
+    """y = x, both of the same type."""
+    args = (Arg("y", y, written=True), Arg("x", x))
+    return Step("copy", "kernels/copy.j2", args, {"size": c_size(x.type)}, ("bitc_defs.h",))

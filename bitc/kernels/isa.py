@@ -1,0 +1,37 @@
+"""Which instructions count bits on a target: one row per ISA file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bitc.target import Target
+
+
+@dataclass(frozen=True)
+class BitIsa:
+    """Primitives over packed words: ``bitc_dot`` and ``bitc_dot_masked``, for `lanes` outputs at once."""
+
+    template: str
+    word: int
+    """Bits of the words that the primitives take."""
+    lanes: int
+    """Outputs per step; their weights are interleaved word by word."""
+    needs: frozenset[str] = frozenset()
+    """Features of the target."""
+    word_bits: int = 32
+    """Least `Target.word_bits`."""
+    cost: float = 10.0
+    """Instructions per 32 binary MACs."""
+
+
+ISAS = (
+    BitIsa("isa/lanes.j2", 64, 8, frozenset(), 64, 2.0),
+    BitIsa("isa/usada8.j2", 32, 1, frozenset({"dsp"}), 32, 9.5),
+    BitIsa("isa/swar32.j2", 32, 1, frozenset(), 32, 10.0),
+)
+
+
+def bit_isa(target: Target) -> BitIsa:
+    """The cheapest ISA row that the target can run."""
+    able = [i for i in ISAS if i.needs <= target.features and i.word_bits <= target.word_bits]
+    return min(able, key=lambda i: i.cost)

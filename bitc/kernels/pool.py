@@ -1,0 +1,69 @@
+"""Pooling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bitc.ir.dtypes import TERN
+from bitc.ir.graph import Node
+from bitc.ir.program import c_type
+from bitc.kernels.geometry import geometry
+from bitc.kernels.pack import pack_bits
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out
+from bitc.ops.pool import AveragePool, MaxPool
+from bitc.target import Target
+
+
+def _max_accepts(node: Node, target: Target) -> str:
+    minimum = node.inputs[1] if len(node.inputs) > 1 else None
+    return first_reason(
+        (node.input(0).type.dtype is not TERN, "trits"),
+        (minimum is None or minimum.is_const, "the choice of minimum is computed"),
+    )
+
+
+def _max_build(node: Node, target: Target) -> tuple[Step, ...]:
+    op, x = node.op, node.input(0)
+    assert isinstance(op, MaxPool)
+    flags = node.inputs[1].array if len(node.inputs) > 1 and node.inputs[1] is not None else None
+    minimum = np.broadcast_to(flags, (x.type.channels,)) if flags is not None else np.zeros(x.type.channels, np.bool_)
+    args, word = [out(node), Arg("x", x)], x.type.layout.word
+    mixed = bool(minimum.any() and not minimum.all())
+    if mixed:
+        table = pack_bits(minimum, word) if word else minimum.astype(np.uint8)
+        args.append(Arg("minimum", Packed(table, "minimum", is_weight=False)))
+    context: dict[str, Any] = {
+        **geometry(x.type, op.window).context,
+        "packed": bool(word),
+        "t": c_type(x.type),
+        "row": x.type.row_words if word else x.type.channels,
+        "mixed": mixed,
+        "all_minimum": bool(minimum.all()),
+        "is_float": x.type.dtype.is_float,
+        "lowest": x.type.dtype.min,
+        "highest": x.type.dtype.max,
+    }
+    return (Step(MAX.name, "kernels/max_pool.j2", tuple(args), context, ("bitc_math.h",)),)
+
+
+def _average_accepts(node: Node, target: Target) -> str:
+    return first_reason((node.input(0).type.dtype.is_float, "not float"))
+
+
+def _average_build(node: Node, target: Target) -> tuple[Step, ...]:
+    op, x = node.op, node.input(0)
+    assert isinstance(op, AveragePool)
+    context = {
+        **geometry(x.type, op.window).context,
+        "channels": x.type.channels,
+        "t": x.type.dtype.c_type,
+        "include_pad": op.count_include_pad,
+    }
+    args = (out(node), Arg("x", x))
+    return (Step(AVERAGE.name, "kernels/average_pool.j2", args, context, ("bitc_defs.h",)),)
+
+
+MAX = Variant("max_pool", (MaxPool,), _max_accepts, _max_build)
+AVERAGE = Variant("average_pool", (AveragePool,), _average_accepts, _average_build)

@@ -1,0 +1,121 @@
+"""What kernel rows are made of: variants, and the steps that they build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bitc.ir.dtypes import from_numpy
+from bitc.ir.graph import Array, Node, Op, Value
+from bitc.ir.program import Function, Param, c_type
+from bitc.ir.types import TensorType
+from bitc.target import Target
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A constant made by a weight packer: an array of the C type."""
+
+    data: Array
+    name: str = "w"
+    is_weight: bool = True
+    """Whether it counts as weights of the layer, rather than as a table of the kernel."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scratch:
+    """Memory for the time of one call."""
+
+    type: TensorType
+
+
+Operand = Value | Packed | Scratch
+
+
+@dataclass(frozen=True, eq=False)
+class Arg:
+    """One argument: the C parameter's name and what is passed."""
+
+    name: str
+    operand: Operand
+    written: bool = False
+    overlay: bool = False
+    """Whether it may share memory with another argument: no `restrict`, and stores that may alias other types."""
+
+    @property
+    def param(self) -> Param:
+        if isinstance(self.operand, Packed):
+            return Param(self.name, from_numpy(self.operand.data.dtype).c_type)
+        c = c_type(self.operand.type)
+        return Param(self.name, _ALIASING.get(c, c) if self.overlay else c, not self.written, not self.overlay)
+
+
+_ALIASING = {"uint16_t": "bitc_u16", "uint32_t": "bitc_u32", "uint64_t": "bitc_u64", "float": "bitc_f32"}
+"""Types of runtime_c/bitc_defs.h with which stores may alias loads of another type."""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One call of a specialised C function."""
+
+    kernel: str
+    template: str
+    args: tuple[Arg, ...]
+    context: dict[str, Any]
+    uses: tuple[str, ...] = ()
+    inplace: str = ""
+    """Name of a read argument that the first written one may overlay from its first byte."""
+
+    @property
+    def function(self) -> Function:
+        return Function(self.kernel, self.template, tuple(a.param for a in self.args), self.context, self.uses)
+
+
+@dataclass(frozen=True)
+class View:
+    """No code: output 0 shares the memory of input 0."""
+
+
+Built = tuple[Step, ...] | View
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A kernel row: which nodes it takes, at what cost, and how it is built."""
+
+    name: str
+    ops: tuple[type[Op], ...]
+    accepts: Callable[[Node, Target], str]
+    """Empty if the row takes the node, else the reason why not."""
+    build: Callable[[Node, Target], Built]
+    cost: Callable[[Node, Target], float] = field(default=lambda node, target: 1.0)
+    """Estimated instructions; the cheapest row that accepts wins."""
+
+
+def always(node: Node, target: Target) -> str:
+    return ""
+
+
+def out(node: Node, overlay: bool = False) -> Arg:
+    """The argument `y` for the output of a node."""
+    return Arg("y", node.output, written=True, overlay=overlay)
+
+
+def scratch(name: str, elements: int, numpy_type: type) -> Arg:
+    """Working memory of `elements` objects."""
+    return Arg(name, Scratch(TensorType((elements,), from_numpy(np.dtype(numpy_type)))), written=True)
+
+
+def first_reason(*checks: tuple[bool, str]) -> str:
+    """The reason of the first check that is false, or an empty text."""
+    return next((reason for ok, reason in checks if not ok), "")
+
+
+def product(shape: Sequence[int]) -> int:
+    total = 1
+    for d in shape:
+        total *= d
+    return total

@@ -1,0 +1,15 @@
+"""Every kernel row. To add a variant, write its row and name it here."""
+
+from __future__ import annotations
+
+from bitc.kernels import conv_bits, conv_dense, pool, requant
+from bitc.kernels.step import Variant
+
+VARIANTS: tuple[Variant, ...] = (
+    conv_bits.VARIANT,
+    conv_dense.VARIANT,
+    pool.MAX,
+    pool.AVERAGE,
+    requant.REQUANTIZE,
+    requant.DEQUANTIZE,
+)

@@ -1,0 +1,143 @@
+"""Graph + Selection → Program: every value gets a buffer, every step of a kernel row becomes a call."""
+
+from __future__ import annotations
+
+from bitc.ir.dtypes import BIT1, TERN
+from bitc.ir.graph import Graph, Node, Value
+from bitc.ir.program import Buffer, Call, Kind, Layer, Program
+from bitc.ir.types import type_of
+from bitc.kernels import Selection
+from bitc.kernels.copy import copy_step
+from bitc.kernels.pack import pack_tensor
+from bitc.kernels.step import Operand, Packed, Scratch, Step, View
+from bitc.ops.linear import Conv2D, MatMul
+from bitc.target import Target
+
+
+def lower(graph: Graph, selection: Selection, target: Target) -> Program:
+    """Build the program. Graph inputs are read in place and outputs are written in place; an output that is an input,
+    a constant or already another output is copied at the end."""
+    return _Lowering(graph, selection, target).run()
+
+
+class _Lowering:
+    def __init__(self, graph: Graph, selection: Selection, target: Target) -> None:
+        self.graph, self.selection, self.target = graph, selection, target
+        self.buffers: dict[Value, Buffer] = {}
+        self.constants: dict[int, Buffer] = {}
+        self.calls: list[Call] = []
+        self.layers: list[Layer] = []
+        self.built = {n: selection[n].build(n, target) for n in graph.nodes}
+        self.views = {n.output: n.input(0) for n in graph.nodes if isinstance(self.built[n], View)}
+
+    def run(self) -> Program:
+        inputs = tuple(self._define(v, Kind.INPUT) for v in self.graph.inputs)
+        owners = self._output_owners()
+        outputs: dict[Value, Buffer] = {}
+        for owner, out in owners.items():
+            buffer = Buffer(out.name, out.type, Kind.OUTPUT)
+            outputs[out] = buffer
+            alias = owner is not out
+            self.buffers[owner] = Buffer(owner.name, owner.type, Kind.OUTPUT, buffer) if alias else buffer
+        for node in self.graph.nodes:
+            self._node(node)
+        results = tuple(outputs[v] if v in outputs else self._copied(v) for v in self.graph.outputs)
+        return Program(self.graph.name, inputs, results, tuple(self.calls), tuple(self.layers), self.buffers)
+
+    def _owner(self, v: Value) -> Value:
+        while v in self.views:
+            v = self.views[v]
+        return v
+
+    def _output_owners(self) -> dict[Value, Value]:
+        """Computed values that own the memory of a graph output, with that output. Each owner and output once."""
+        owners: dict[Value, Value] = {}
+        for out in self.graph.outputs:
+            owner = self._owner(out)
+            computed = owner in self.graph.producers
+            same = owner.type.nbytes == out.type.nbytes
+            if computed and same and owner not in owners and out not in owners.values():
+                owners[owner] = out
+        return owners
+
+    def _define(self, v: Value, kind: Kind) -> Buffer:
+        self.buffers[v] = Buffer(v.name, v.type, kind)
+        return self.buffers[v]
+
+    def _copied(self, v: Value) -> Buffer:
+        """A graph output that can not be written in place."""
+        source = self._operand(v, "", is_weight=False)
+        buffer = Buffer(v.name, v.type, Kind.OUTPUT)
+        step = copy_step(v, Value(v.name, v.type))
+        self._layer(f"output {v.name}", "Copy", step.kernel, "", 0, 0, "")
+        self.calls.append(Call(step.function, (buffer, source), (0,), len(self.layers) - 1))
+        return buffer
+
+    def _node(self, node: Node) -> None:
+        built = self.built[node]
+        if isinstance(built, View):
+            base = self._operand(node.input(0), node.output.name, is_weight=False)
+            if node.output not in self.buffers:
+                self.buffers[node.output] = Buffer(node.output.name, node.output.type, base.kind, base)
+            return
+        for v in node.outputs:
+            if v not in self.buffers:
+                self._define(v, Kind.ARENA)
+        index = len(self.layers)
+        calls = [self._call(step, node, index) for step in built]
+        weights = sum(
+            b.type.nbytes
+            for step, call in zip(built, calls, strict=True)
+            for a, b in zip(step.args, call.args, strict=True)
+            if b.kind is Kind.CONST and not (isinstance(a.operand, Packed) and not a.operand.is_weight)
+        )
+        arrow = " -> ".join(
+            ", ".join(str(v.type) for v in vs if v is not None and not v.is_const) for vs in (node.inputs, node.outputs)
+        )
+        kind, macs = mac_kind(node)
+        self._layer(
+            node.origin or node.output.name, node.op.name, self.selection[node].name, kind, macs, weights, arrow
+        )
+        self.calls += calls
+
+    def _layer(self, name: str, op: str, kernel: str, kind: str, macs: int, weights: int, text: str) -> None:
+        self.layers.append(Layer(name, op, kernel, kind, macs, weights, text))
+
+    def _call(self, step: Step, node: Node, layer: int) -> Call:
+        name = node.output.name
+        args = tuple(
+            self._operand(a.operand, f"{name}_{a.name}", not isinstance(a.operand, Packed) or a.operand.is_weight)
+            for a in step.args
+        )
+        writes = tuple(i for i, a in enumerate(step.args) if a.written)
+        read = next((i for i, a in enumerate(step.args) if a.name == step.inplace), -1)
+        return Call(step.function, args, writes, layer, ((0, read),) if read >= 0 else ())
+
+    def _operand(self, operand: Operand, name: str, is_weight: bool) -> Buffer:
+        if isinstance(operand, Scratch):
+            return Buffer(f"{name}", operand.type, Kind.ARENA, is_scratch=True)
+        if isinstance(operand, Packed):
+            return Buffer(name, type_of(operand.data), Kind.CONST, data=operand.data)
+        if operand in self.buffers:
+            return self.buffers[operand]
+        data = pack_tensor(operand.array, operand.type) if operand.type.dtype.is_packed else operand.array
+        self.buffers[operand] = Buffer(operand.name, operand.type, Kind.CONST, data=data)
+        return self.buffers[operand]
+
+
+def mac_kind(node: Node) -> tuple[str, int]:
+    """What a node multiplies, and how often."""
+    op = node.op
+    if isinstance(op, MatMul):
+        return "float", node.output.type.size * node.input(0).type.channels
+    if not isinstance(op, Conv2D):
+        return "", 0
+    x, w = node.input(0).type, node.input(1).type
+    macs = op.macs(x, w)
+    if x.dtype is BIT1 and w.dtype is BIT1:
+        return "binary", macs
+    if TERN in (x.dtype, w.dtype) and x.dtype.is_packed and w.dtype.is_packed:
+        return "ternary", macs
+    return ("int8" if x.dtype.is_integer and w.dtype.is_integer else "float"), macs
+
+

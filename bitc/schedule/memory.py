@@ -1,0 +1,107 @@
+"""The memory plan: byte offsets of all buffers in one arena.
+
+Two buffers may share bytes if their lifetimes, counted in calls, do not overlap. What a call writes and what it reads
+live at the same time, except where the kernel works in place: then the output takes over the memory of an input that
+dies there. The peak over time of the live bytes is a lower bound of any plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from bitc.ir.program import Buffer, Call, Kind, Program
+from bitc.schedule.place import Block, place
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryPlan:
+    """Where everything is. All numbers are bytes."""
+
+    offsets: dict[Buffer, int] = field(repr=False)
+    arena_bytes: int
+    arena_align: int
+    lower_bound: int
+    """Peak of the live bytes: no plan of this order of calls is smaller."""
+    slots: tuple[tuple[Block, int], ...] = field(repr=False)
+    """Placed blocks with their offsets."""
+
+    def offset(self, buffer: Buffer) -> int:
+        """Offset of an arena buffer, views included."""
+        return self.offsets[buffer.root]
+
+    def memory_map(self) -> str:
+        """A table of the arena: bytes, offset, lifetime and owner of each block."""
+        lines = [f"arena {self.arena_bytes} bytes, align {self.arena_align}, lower bound {self.lower_bound}"]
+        for block, offset in sorted(self.slots, key=lambda s: (s[0].start, s[1])):
+            span = f"{block.start}..{block.stop}" if block.stop > block.start else f"{block.start}"
+            lines.append(f"  {offset:>8} +{block.size:<8} calls {span:<9} {block.name}")
+        return "\n".join(lines)
+
+
+def plan_memory(program: Program) -> MemoryPlan:
+    """Place every arena buffer of the program."""
+    spans = _lifetimes(program)
+    owner = _inplace(program.calls, spans)
+    blocks = _blocks(program, spans, owner)
+    keys = list(blocks)
+    offsets, size, bound = place([blocks[k] for k in keys])
+    at = dict(zip(keys, offsets, strict=True))
+    table = {b: at[_find(owner, b)] for b in spans}
+    align = max([b.align for b in blocks.values()], default=1)
+    return MemoryPlan(table, size, align, bound, tuple((blocks[k], at[k]) for k in keys))
+
+
+def _arena_roots(buffers: Iterable[Buffer]) -> list[Buffer]:
+    return list(dict.fromkeys(b.root for b in buffers if b.root.kind is Kind.ARENA))
+
+
+def _lifetimes(program: Program) -> dict[Buffer, tuple[int, int]]:
+    """First and last call that touches each arena buffer, views included."""
+    spans: dict[Buffer, tuple[int, int]] = {}
+    for i, call in enumerate(program.calls):
+        for b in _arena_roots(call.args):
+            spans[b] = (spans[b][0] if b in spans else i, i)
+    return spans
+
+
+def _find(owner: dict[Buffer, Buffer], b: Buffer) -> Buffer:
+    while b in owner:
+        b = owner[b]
+    return b
+
+
+def _inplace(calls: Sequence[Call], spans: dict[Buffer, tuple[int, int]]) -> dict[Buffer, Buffer]:
+    """Outputs that take over the memory of an input: {output root: input root}."""
+    owner: dict[Buffer, Buffer] = {}
+    end = {b: stop for b, (_, stop) in spans.items()}
+    for i, call in enumerate(calls):
+        for written, read in call.inplace:
+            y, x = call.args[written].root, call.args[read].root
+            both = y.kind is Kind.ARENA and x.kind is Kind.ARENA and y is not x
+            if not both or spans[y][0] != i:
+                continue
+            x = _find(owner, x)
+            others = [b.root for j, b in enumerate(call.args) if j not in (written, read)]
+            if end[x] == i and y.type.nbytes <= x.type.nbytes and all(_find(owner, b) is not x for b in others):
+                owner[y] = x
+                end[x] = end[y]
+    return owner
+
+
+def _blocks(
+    program: Program, spans: dict[Buffer, tuple[int, int]], owner: dict[Buffer, Buffer]
+) -> dict[Buffer, Block]:
+    align: dict[Buffer, int] = {}
+    for b in program.buffers():
+        if b.root.kind is Kind.ARENA:
+            key = _find(owner, b.root)
+            align[key] = max(align.get(key, 1), b.type.alignment)
+    blocks: dict[Buffer, Block] = {}
+    for b, (start, stop) in spans.items():
+        key = _find(owner, b)
+        old = blocks.get(key)
+        name = b.name if old is None else f"{old.name}, {b.name}"
+        first, last = (start, stop) if old is None else (min(old.start, start), max(old.stop, stop))
+        blocks[key] = Block(name, key.type.nbytes, align[key], first, last)
+    return blocks

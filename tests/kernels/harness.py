@@ -1,0 +1,161 @@
+"""From a graph to C, to a shared library, to arrays: what kernel and codegen tests share."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from bitc import interp
+from bitc.codegen import emit
+from bitc.ir.graph import Graph, Node, Op, Value, constant
+from bitc.ir.program import Program, c_size
+from bitc.ir.types import TensorType
+from bitc.kernels import assign_layouts, select
+from bitc.kernels.pack import pack_tensor, unpack_tensor
+from bitc.lower import lower
+from bitc.schedule import MemoryPlan, plan_memory
+from bitc.target import Target
+
+WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    graph: Graph
+    program: Program
+    plan: MemoryPlan
+    files: dict[str, str]
+    target: Target
+
+
+def portable() -> Target:
+    """Plain C on 32-bit words, as for a small microcontroller, but run on this machine."""
+    return replace(Target.load("x86-64"), word_bits=32, features=frozenset())
+
+
+def single(op: Op, *inputs: TensorType | np.ndarray | Value | None, name: str = "one") -> Graph:
+    """A graph of one node; arrays are constants, types are graph inputs x0, x1, …"""
+    values: list[Value | None] = []
+    for i, v in enumerate(inputs):
+        if isinstance(v, TensorType):
+            values.append(Value(f"x{i}", v))
+        else:
+            values.append(constant(f"c{i}", v) if isinstance(v, np.ndarray) else v)
+    types = op.infer(*(None if v is None else v.type for v in values))
+    outputs = tuple(Value(f"y{i}", t) for i, t in enumerate(types))
+    node = Node(op, tuple(values), outputs, "node")
+    return Graph(name, tuple(v for v in values if v is not None and not v.is_const), outputs, (node,))
+
+
+def compile_graph(graph: Graph, target: Target) -> Compiled:
+    graph = assign_layouts(graph, target)
+    program = lower(graph, select(graph, target), target)
+    plan = plan_memory(program)
+    return Compiled(graph, program, plan, emit(program, plan, target, graph.name), target)
+
+
+def write(compiled: Compiled, folder: Path) -> list[str]:
+    """Write the files; returns the C files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in compiled.files.items():
+        (folder / name).write_text(text)
+    return [str(folder / n) for n in compiled.files if n.endswith(".c")]
+
+
+def shared_library(compiled: Compiled, folder: Path, cc: tuple[str, ...] = ("gcc",), flags: tuple[str, ...] = ()) -> Path:
+    sources = write(compiled, folder)
+    out = folder / "model.so"
+    command = [*cc, *WARNINGS, "-O2", "-shared", "-fPIC", *compiled.target.feature_flags, *flags, *sources, "-o", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[:4000]
+    return out
+
+
+def call(compiled: Compiled, library: ctypes.CDLL, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run NAME_run: the structs are the arrays of the inputs and outputs, one after the other, aligned."""
+    graph, name = compiled.graph, compiled.graph.name
+    source, _ = _struct([v.type for v in graph.inputs])
+    for v, at in zip(graph.inputs, _offsets([v.type for v in graph.inputs]), strict=True):
+        x = np.asarray(feeds[v.name]).astype(v.type.dtype.carrier).reshape(v.shape)
+        raw = pack_tensor(x, v.type) if v.type.layout.word else np.ascontiguousarray(x)
+        source[at : at + v.type.nbytes] = raw.reshape(-1).view(np.uint8)
+    before = source.copy()
+    result, _ = _struct([v.type for v in graph.outputs])
+    result[:] = 0xA5
+    arena = np.full(compiled.plan.arena_bytes + 128, 0xA5, np.uint8)
+    base = -arena.ctypes.data % 64
+    run = getattr(library, f"{name}_run")
+    pointers = [ctypes.c_void_p(p) for p in (arena.ctypes.data + base, source.ctypes.data, result.ctypes.data)]
+    assert run(*pointers) == 0
+    assert (before == source).all(), "the input was modified"
+    assert (arena[:base] == 0xA5).all() and (arena[base + compiled.plan.arena_bytes :] == 0xA5).all(), "out of arena"
+    outputs = {}
+    for v, at in zip(graph.outputs, _offsets([v.type for v in graph.outputs]), strict=True):
+        raw = result[at : at + v.type.nbytes]
+        if v.type.layout.word:
+            words = raw.view(f"u{v.type.layout.word // 8}")
+            outputs[v.name] = unpack_tensor(words, v.type)
+            assert (pack_tensor(outputs[v.name], v.type) == words).all(), "dirty tail bits"
+        else:
+            outputs[v.name] = raw.view(v.type.dtype.carrier).reshape(v.shape)
+    return outputs
+
+
+def _offsets(types: list[TensorType]) -> list[int]:
+    offsets, at = [], 0
+    for t in types:
+        at = -(-at // t.alignment) * t.alignment
+        offsets.append(at)
+        at += max(c_size(t), 1) * t.alignment
+    return offsets
+
+
+def _struct(types: list[TensorType]) -> tuple[np.ndarray, int]:
+    last = types[-1] if types else None
+    size = _offsets(types)[-1] + max(c_size(last), 1) * last.alignment if last else 1
+    memory = np.zeros(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size], start
+
+
+def check(graph: Graph, target: Target, folder: Path, feeds: dict[str, np.ndarray], **build: tuple[str, ...]) -> Compiled:
+    """Compile, run, and compare every output with the oracle, bit for bit (any NaN equals any NaN)."""
+    compiled = compile_graph(graph, target)
+    library = ctypes.CDLL(str(shared_library(compiled, folder, **build)))
+    got, want = call(compiled, library, feeds), interp.run(graph, feeds)
+    for name, expected in want.items():
+        assert_same(got[name], expected, name)
+    return compiled
+
+
+def assert_same(got: np.ndarray, want: np.ndarray, name: str = "") -> None:
+    assert got.shape == want.shape, (name, got.shape, want.shape)
+    if want.dtype.kind == "f":
+        bits = f"u{want.dtype.itemsize}"
+        same = (np.ascontiguousarray(got).view(bits) == np.ascontiguousarray(want).view(bits)) | (
+            np.isnan(got) & np.isnan(want)
+        )
+    else:
+        same = got == want
+    assert same.all(), f"{name}: {(~same).sum()} of {same.size} differ, first {got[~same][:4]} for {want[~same][:4]}"
+
+
+def random_array(t: TensorType, rng: np.random.Generator) -> np.ndarray:
+    """Plausible codes or reals of a type."""
+    if t.dtype.carrier.kind == "b":
+        return rng.random(t.shape) < 0.5
+    if t.dtype.is_packed:
+        return rng.integers(-1, 2, t.shape).astype(np.int8)
+    if t.dtype.is_float:
+        return rng.normal(0, 2, t.shape).astype(t.dtype.carrier)
+    low, high = max(t.dtype.min, -(2**20)), min(t.dtype.max, 2**20)
+    return rng.integers(int(low), int(high) + 1, t.shape).astype(t.dtype.carrier)
+
+
+def random_feeds(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {v.name: random_array(v.type, rng) for v in graph.inputs}
