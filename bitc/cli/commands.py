@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from bitc import pipeline, runners
+from bitc import actions, pipeline, runners
 from bitc.cli import render
 from bitc.cli.options import Job, make_job, make_options, model_options, target_options
 from bitc.errors import UnsupportedOp
+from bitc.ir.text import to_text
 from bitc.target import Target
 from bitc.verification import inputs as samples_of
 from bitc.verification import outputs
@@ -27,8 +28,8 @@ def compile_command(folder: Path, build: bool, force: bool, **options: Any) -> N
     job = make_job(**options)
     with render.progress(f"compiling {job.model.name} for {job.target.name}"):
         compiled = pipeline.compile_model(job.model, job.target, job.options)
-        built = pipeline.measure(compiled, job.toolchain, job.opt)
-        pipeline.write(built, folder, force=force, library=build)
+        built = actions.measure(compiled, job.toolchain, job.opt)
+        actions.write(built, folder, force=force, library=build)
     if job.json:
         render.emit_json(built.report)
         return
@@ -79,7 +80,7 @@ def verify_command(inputs: Path | None, samples: int | None, runner: str | None,
     job = make_job(**options)
     with render.progress(f"verifying {job.model.name} on {job.target.name}"):
         compiled = pipeline.compile_model(job.model, job.target, job.options)
-        report = pipeline.verify(compiled, inputs, samples, runner, seed, job.toolchain, job.opt)
+        report = actions.verify(compiled, inputs, samples, runner, seed, job.toolchain, job.opt)
     if job.json:
         render.emit_json(report)
     else:
@@ -119,7 +120,7 @@ def run_command(inputs: Path, result: Path, runner: str | None, **options: Any) 
     with render.progress(f"running {job.model.name} on {job.target.name}"):
         compiled = pipeline.compile_model(job.model, job.target, job.options)
         samples = samples_of.load_inputs(inputs, compiled.graph)
-        report, arrays = pipeline.run(compiled, samples, runner, job.toolchain, job.opt)
+        report, arrays = actions.run(compiled, samples, runner, job.toolchain, job.opt)
         outputs.save(result, arrays)
     if job.json:
         render.emit_json(report)
@@ -138,7 +139,7 @@ def bench_command(inputs: Path | None, runner: str | None, **options: Any) -> No
     job = make_job(**options)
     with render.progress(f"measuring {job.model.name} on {job.target.name}"):
         compiled = pipeline.compile_model(job.model, job.target, job.options)
-        report = pipeline.bench(compiled, inputs, runner, job.toolchain, job.opt)
+        report = actions.bench(compiled, inputs, runner, job.toolchain, job.opt)
     if job.json:
         render.emit_json(report)
         return
@@ -165,10 +166,10 @@ def inspect_command(
         _show_unsupported(error, as_json)
         return
     if as_json:
-        render.emit_json(pipeline.inspection(found))
+        render.emit_json(actions.inspection(found))
         return
     render.notices(found.findings.notices)
-    click.echo(pipeline.text(found), nl=False)
+    click.echo(to_text(found.graph), nl=False)
     render.table("binary", ["node", "form"], [[f.node, f.form] for f in found.findings.binary])
     render.table("not binary", ["node", "why"], [[d.node, d.why] for d in found.findings.not_binary])
 
@@ -215,7 +216,7 @@ def targets_command(as_json: bool) -> None:
                 size(r["ram"]),
                 size(r["flash"]),
                 f"({r['unusable']})" if r["unusable"] else r["runner"],
-                " ".join(map(str, t.features and sorted(t.features) or ())),
+                " ".join(sorted(t.features)),
                 r["description"],
             ]
             for r, t in zip(rows, chips, strict=True)

@@ -1,0 +1,162 @@
+"""What the commands do with a compiled model: measure, write, run, verify, bench. Each gives the JSON of its command."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bitc import device
+from bitc.ir.graph import Array
+from bitc.pipeline import Compiled, Optimized
+from bitc.project import REPORT, write_project
+from bitc.report import check_fit, compile_report
+from bitc.toolchain import Objects, Runnable, Toolchain, archive, build_model, compile_sources
+from bitc.verification import verify as compare
+from bitc.verification.inputs import load_inputs, load_labels, random_inputs
+
+RANDOM_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A compiled model with the sizes that the C compiler gave it."""
+
+    compiled: Compiled
+    report: dict[str, Any]
+    library: bytes
+    """Static library of the model."""
+
+
+@contextmanager
+def _folder(compiled: Compiled) -> Iterator[Path]:
+    """The C project in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="bitc-") as name:
+        folder = Path(name) / "src"
+        folder.mkdir()
+        for path, text in compiled.files.items():
+            (folder / path).write_text(text, encoding="utf-8")
+        yield folder
+
+
+def _report(compiled: Compiled, objects: Objects) -> dict[str, Any]:
+    """The sizes; raises DoesNotFit if the target can not hold them."""
+    files = [*compiled.files, REPORT]
+    notices = compiled.model.findings.notices
+    report = compile_report(
+        compiled.name, compiled.program, compiled.plan, compiled.target, objects, files, notices
+    )
+    check_fit(report, compiled.plan, compiled.target)
+    return report
+
+
+def measure(compiled: Compiled, toolchain: Toolchain, opt: str) -> Measured:
+    """Compile the C files for their sizes. Raises ToolchainError, DoesNotFit."""
+    with _folder(compiled) as folder:
+        out = folder.parent / "objects"
+        objects = compile_sources(
+            compiled.target, sorted(folder.glob("*.c")), [folder], out, opt, toolchain=toolchain
+        )
+        report = _report(compiled, objects)
+        library = archive(objects, out / f"lib{compiled.name}.a").read_bytes()
+    return Measured(compiled, report, library)
+
+
+def write(measured: Measured, folder: Path, *, force: bool, library: bool) -> None:
+    """Write the C project, its report and, if wanted, its library. Raises UsageError."""
+    files = {name: text.encode() for name, text in measured.compiled.files.items()}
+    if library:
+        path = f"build/lib{measured.compiled.name}.a"
+        files[path] = measured.library
+        measured.report["files"] = sorted([*measured.report["files"], path])
+    files[REPORT] = json.dumps(measured.report, indent=2).encode() + b"\n"
+    write_project(folder, files, force=force)
+
+
+def run(
+    compiled: Compiled, samples: Sequence[device.Sample], runner: str | None, toolchain: Toolchain, opt: str
+) -> tuple[dict[str, Any], list[dict[str, Array]]]:
+    """Run samples on the target: the report, and the outputs per sample."""
+    with _folder(compiled) as folder:
+        build = _build(compiled, folder, toolchain, opt)
+        report = _report(compiled, build.model)
+        done = device.run(build, compiled.program, samples, runner)
+    report |= {"samples": len(samples), **_cost(done)}
+    return report, done.outputs
+
+
+def _build(compiled: Compiled, folder: Path, toolchain: Toolchain, opt: str, hooks: bool = False) -> Runnable:
+    out = folder.parent / ("hooked" if hooks else "plain")
+    return build_model(compiled.target, folder, compiled.name, out, hooks=hooks, opt=opt, toolchain=toolchain)
+
+
+def _cost(done: device.DeviceRun) -> dict[str, Any]:
+    r = done.result
+    value = r.nanoseconds if r.metric == "nanoseconds" else r.instructions
+    return {
+        "metric": r.metric,
+        "instructions": r.instructions if r.metric == "instructions" else None,
+        "cost": value,
+        "stack_used": r.stack_bytes,
+    }
+
+
+def verify(
+    compiled: Compiled,
+    inputs: Path | None,
+    count: int | None,
+    runner: str | None,
+    seed: int,
+    toolchain: Toolchain,
+    opt: str,
+) -> dict[str, Any]:
+    """Run on the target and compare with onnxruntime (QONNX: with the imported graph), layer by layer."""
+    graph = compiled.graph
+    samples = (
+        load_inputs(inputs, graph, count) if inputs else random_inputs(graph, count or RANDOM_SAMPLES, seed)
+    )
+    labels = load_labels(inputs, len(samples)) if inputs else None
+    with _folder(compiled) as folder:
+        plain = _build(compiled, folder, toolchain, opt)
+        hooked = _build(compiled, folder, toolchain, opt, hooks=True)
+        report = _report(compiled, plain.model)
+        done = device.run(plain, compiled.program, samples, runner)
+        recorded = device.run(hooked, compiled.program, samples[:2], runner, record=True)
+    result = compare(compiled, samples, done, recorded, labels)
+    return report | _cost(done) | result | {"runner": runner or compiled.target.runner.kind}
+
+
+def bench(
+    compiled: Compiled, inputs: Path | None, runner: str | None, toolchain: Toolchain, opt: str
+) -> dict[str, Any]:
+    """Cost per layer on the target's runner: instructions, fuel or nanoseconds."""
+    samples = load_inputs(inputs, compiled.graph, 1) if inputs else random_inputs(compiled.graph, 1, 0)
+    with _folder(compiled) as folder:
+        hooked = _build(compiled, folder, toolchain, opt, hooks=True)
+        report = _report(compiled, hooked.model)
+        done = device.run(hooked, compiled.program, samples, runner, record=True)
+    metric = done.result.metric
+    layers, before = [], 0
+    for record in done.result.layers[0]:
+        at = (record.nanoseconds if metric == "nanoseconds" else record.instructions) or 0
+        layers.append(report["layers"][record.layer] | {"value": at - before})
+        before = at
+    return report | {"metric": metric, "total": sum(r["value"] for r in layers), "layers": layers}
+
+
+def inspection(found: Optimized) -> dict[str, Any]:
+    """The JSON of `bitc inspect`."""
+    nodes = [
+        {"name": n.output.name, "op": n.op.name, "node": n.origin, "type": str(n.output.type)} for n in found.graph.nodes
+    ]
+    return {
+        "nodes": nodes,
+        "unsupported": [],
+        "binary": [vars(f) for f in found.findings.binary],
+        "not_binary": [vars(d) for d in found.findings.not_binary],
+        "warnings": found.findings.notices,
+    }

@@ -1,0 +1,87 @@
+"""What a compilation came to: sizes, MACs, layers; and whether the target can hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bitc.errors import DoesNotFit
+from bitc.ir.program import Program
+from bitc.schedule import MemoryPlan
+from bitc.target import Target
+from bitc.toolchain import Objects
+
+KINDS = ("binary", "ternary", "int8", "float")
+
+
+def compile_report(
+    name: str,
+    program: Program,
+    plan: MemoryPlan,
+    target: Target,
+    objects: Objects,
+    files: Sequence[str],
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    """The report of `bitc compile`; sizes in bytes. `stack_bytes` is None where frames are unknown (WebAssembly)."""
+    macs = dict.fromkeys(KINDS, 0)
+    for layer in program.layers:
+        if layer.macs:
+            macs[layer.kind] += layer.macs
+    return {
+        "model": name,
+        "target": target.name,
+        "files": sorted(files),
+        "arena_bytes": plan.arena_bytes,
+        "arena_lower_bound": plan.lower_bound,
+        "stack_bytes": objects.stack_bytes(f"{name}_run"),
+        "input_bytes": sum(b.type.nbytes for b in program.inputs),
+        "output_bytes": sum(b.type.nbytes for b in program.outputs),
+        "weights_bytes": program.weights_bytes,
+        "code_bytes": objects.code_bytes,
+        "macs": macs,
+        "layers": [
+            {
+                "name": layer.name,
+                "op": layer.op,
+                "kernel": layer.kernel,
+                "kind": layer.kind,
+                "macs": layer.macs,
+                "weights_bytes": layer.weights_bytes,
+                "type": layer.text,
+            }
+            for layer in program.layers
+        ],
+        "warnings": list(warnings),
+    }
+
+
+def check_fit(report: dict[str, Any], plan: MemoryPlan, target: Target) -> None:
+    """Raises DoesNotFit, with the memory map and what would help, if RAM or flash of the target is too small."""
+    ram = {k: report[f"{k}_bytes"] or 0 for k in ("arena", "input", "output", "stack")}
+    flash = {k: report[f"{k}_bytes"] for k in ("weights", "code")}
+    need_ram, need_flash = sum(ram.values()), sum(flash.values())
+    if target.memory.ram is not None and need_ram > target.memory.ram:
+        peak = max(plan.slots, key=lambda s: s[0].size, default=None)
+        largest = f"; the largest buffer is {peak[0].name} with {peak[0].size:,} bytes" if peak else ""
+        raise DoesNotFit(
+            f"the model needs {need_ram:,} bytes of RAM, the target has {target.memory.ram:,}{largest}",
+            where=target.name,
+            hint="lower the resolution or the channels of the layers that are alive at the peak, pool earlier, "
+            "or choose a target with more RAM (--ram says how much yours has)",
+            detail=_lines(ram) + "\n" + plan.memory_map(),
+        )
+    if target.memory.flash is not None and need_flash > target.memory.flash:
+        layer = max(report["layers"], key=lambda r: r["weights_bytes"])
+        raise DoesNotFit(
+            f"the model needs {need_flash:,} bytes of flash, the target has {target.memory.flash:,}; most of it is "
+            f"{layer['name']} with {layer['weights_bytes']:,} bytes of weights ({layer['kind'] or layer['op']})",
+            where=target.name,
+            hint="binarize that layer, make it smaller, or choose a target with more flash (--flash says how much "
+            "yours has)",
+            detail=_lines(flash) + "\n" + plan.memory_map(),
+        )
+
+
+def _lines(sizes: dict[str, int]) -> str:
+    return "\n".join(f"{name:<8}{size:>12,} bytes" for name, size in sizes.items())

@@ -1,0 +1,67 @@
+"""Both examples on every target: compiled, run where a runner exists, the same labels everywhere, within budget."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from bitc import runners
+from bitc.cli import main
+from bitc.target import Target
+
+ROOT = Path(__file__).resolve().parents[2]
+BUDGETS = ROOT / "tests" / "golden" / "budgets.json"
+EXAMPLES = {p.parent.name: p for p in sorted((ROOT / "examples").glob("*/*.onnx"))}
+SLACK = {"arena_bytes": 0, "weights_bytes": 0, "code_bytes": 0.01, "stack_bytes": 0.01, "instructions": 0.01}
+"""By how much each figure may grow over its budget, relative; what no compiler decides may not grow at all."""
+
+
+def bitc(*args: object) -> dict[str, Any]:
+    """Run a command in process with --json; fails the test if it does not exit with 0."""
+    result = CliRunner().invoke(main, [*map(str, args), "--json"])
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_there_are_two_examples() -> None:
+    assert list(EXAMPLES) == ["fashion_cnn", "mnist_mlp"]
+
+
+@pytest.mark.parametrize("target", [t for t in Target.available() if t != "host"])
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_verified_and_within_budget(example: str, target: str, update_golden: bool, tmp_path: Path) -> None:
+    model = EXAMPLES[example]
+    chip = Target.load(target)
+    if reason := runners.available(chip):
+        report = bitc("compile", model, "--target", target, "-o", tmp_path / "out")
+        _check_budget(example, target, report, update_golden)
+        pytest.skip(f"compiled, not run: {reason}")
+    count = 48 if chip.runner.kind == "host" else 2
+    report = bitc("verify", model, "--target", target, "--inputs", model.with_name("images.npz"), "--samples", count)
+    assert report["ok"] and report["samples"] == count and report["ties"] == 0
+    assert report["argmax_agreement"] == 1
+    _check_budget(example, target, report, update_golden)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_accuracy_on_the_host(example: str) -> None:
+    model = EXAMPLES[example]
+    report = bitc("verify", model, "--target", "host", "--inputs", model.with_name("images.npz"))
+    assert report["ok"] and report["argmax_agreement"] == 1
+    assert report["accuracy"] >= 0.85
+
+
+def _check_budget(example: str, target: str, report: dict[str, Any], update: bool) -> None:
+    figures = {k: report[k] for k in SLACK if report.get(k) is not None}
+    table = json.loads(BUDGETS.read_text(encoding="utf-8")) if BUDGETS.exists() else {}
+    if update:
+        table.setdefault(example, {})[target] = figures
+        BUDGETS.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        return
+    budget = table[example][target]
+    for key, value in figures.items():
+        assert value <= budget[key] * (1 + SLACK[key]), f"{key} grew from {budget[key]} to {value}"
