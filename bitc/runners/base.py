@@ -19,8 +19,8 @@ class RunRequest:
     """One image of NAME_input_t per sample."""
     hooks: bool = False
     """Call NAME_run_hooked and record what it reports; the build must have hooks."""
-    repeat: int = 1
-    """Calls per timing; only for runners that measure time."""
+    repeat: int = 0
+    """Calls per timing, for runners that measure time; 0: as many as make a timing steady."""
     seconds: float = 300.0
     """Give up on a sample after this time."""
 

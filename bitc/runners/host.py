@@ -15,6 +15,8 @@ from bitc.toolchain import Runnable, elf
 
 _HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong)
 _TIMINGS = 5
+_STEADY_NS, _LONG_NS = 2_000_000, 50_000_000
+"""A timing should take as long as the first; where one call takes the second, timing it once more is enough."""
 
 
 def unusable(target: Target) -> str:
@@ -78,7 +80,7 @@ class HostRunner(Runner):
             if request.hooks:
                 layers[0], best = _time_hooks(model, layers[0], request.repeat)
             else:
-                best = min(model.library.bitc_repeat(request.repeat) for _ in range(_TIMINGS)) // request.repeat
+                best = _time_calls(model, request.repeat)
         return RunResult(outputs, codes, self.metric, nanoseconds=best, layers=layers if request.hooks else [])
 
 
@@ -94,15 +96,28 @@ def _hooked(model: _Model, request: RunRequest, records: list[HookRecord]) -> in
     return int(model.library[f"{request.build.name}_run_hooked"](*model.buffers, callback, None))
 
 
-def _time_hooks(model: _Model, records: list[HookRecord], repeat: int) -> tuple[list[HookRecord], int | None]:
+def _repeat(once: int, wanted: int) -> tuple[int, int]:
+    """(timings, calls per timing) for a call that took `once` nanoseconds."""
+    return (1 if once > _LONG_NS else _TIMINGS), wanted or max(1, min(10_000, _STEADY_NS // max(once, 1)))
+
+
+def _time_calls(model: _Model, wanted: int) -> int:
+    """Nanoseconds of a call, the best of several timings."""
+    timings, repeat = _repeat(int(model.library.bitc_repeat(1)), wanted)
+    return int(min(model.library.bitc_repeat(repeat) for _ in range(timings)) // repeat)
+
+
+def _time_hooks(model: _Model, records: list[HookRecord], wanted: int) -> tuple[list[HookRecord], int | None]:
     """The records of one sample with the time of each hook, from the fastest run; timed in C, without a callback."""
     count = min(model.library.bitc_time_hooks(), len(records))
     if count == 0:
         return records, None
     times = (ctypes.c_int64 * count).in_dll(model.library, "bitc_hook_times")
     best = list(times)
-    for _ in range(repeat * _TIMINGS):
+    timings, repeat = _repeat(best[-1], wanted)
+    for _ in range(timings * repeat):
         model.library.bitc_time_hooks()
-        best = min(best, list(times), key=lambda run: run[-1])
+        if times[-1] < best[-1]:
+            best = list(times)
     timed = [HookRecord(r.layer, r.data, nanoseconds=t) for r, t in zip(records, best, strict=False)]
     return timed + records[count:], best[-1]

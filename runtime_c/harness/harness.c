@@ -12,7 +12,7 @@ const uint32_t bitc_sizes[2] = {(uint32_t)sizeof bitc_in, (uint32_t)sizeof bitc_
 #if defined(__wasm__)
 #if BITC_HOOKS
 __attribute__((import_module("bitc"), import_name("hook"))) void bitc_hook(void *user, int layer, const void *data,
-                                                                          unsigned long bytes);
+                                                                           unsigned long bytes);
 int bitc_run_hooked(void);
 int bitc_run_hooked(void) {
     return BITC_MODEL(_run_hooked)(bitc_arena, &bitc_in, &bitc_out, bitc_hook, NULL);

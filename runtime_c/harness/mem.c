@@ -93,14 +93,14 @@ void __aeabi_memset(void *to, size_t bytes, int value) {
 void __aeabi_memclr(void *to, size_t bytes) {
     memset(to, 0, bytes);
 }
-#define BITC_ALIAS(name, of) __attribute__((alias(#of))) __typeof__(of) name
-BITC_ALIAS(__aeabi_memcpy4, __aeabi_memcpy);
-BITC_ALIAS(__aeabi_memcpy8, __aeabi_memcpy);
-BITC_ALIAS(__aeabi_memset4, __aeabi_memset);
-BITC_ALIAS(__aeabi_memset8, __aeabi_memset);
-BITC_ALIAS(__aeabi_memclr4, __aeabi_memclr);
-BITC_ALIAS(__aeabi_memclr8, __aeabi_memclr);
-BITC_ALIAS(__aeabi_memmove, memmove);
-BITC_ALIAS(__aeabi_memmove4, memmove);
-BITC_ALIAS(__aeabi_memmove8, memmove);
+#define MEM_ALIAS(name, of) __attribute__((alias(#of))) __typeof__(of) name
+MEM_ALIAS(__aeabi_memcpy4, __aeabi_memcpy);
+MEM_ALIAS(__aeabi_memcpy8, __aeabi_memcpy);
+MEM_ALIAS(__aeabi_memset4, __aeabi_memset);
+MEM_ALIAS(__aeabi_memset8, __aeabi_memset);
+MEM_ALIAS(__aeabi_memclr4, __aeabi_memclr);
+MEM_ALIAS(__aeabi_memclr8, __aeabi_memclr);
+MEM_ALIAS(__aeabi_memmove, memmove);
+MEM_ALIAS(__aeabi_memmove4, memmove);
+MEM_ALIAS(__aeabi_memmove8, memmove);
 #endif
