@@ -13,7 +13,7 @@ from bitc.ops.linear import Conv2D, MatMul
 from bitc.ops.movement import Pad, Reshape, Slice, Transpose
 from bitc.ops.pool import AveragePool, MaxPool
 from bitc.ops.reduce import ReduceMax, ReduceMean
-from bitc.ops.unary import Sqrt
+from bitc.ops.unary import Reciprocal, Sqrt
 from bitc.ops.window import Window
 
 LIMIT_WINDOW = 1 << 16
@@ -169,7 +169,11 @@ def max_pool(ctx: Context) -> Value:
 
 
 def average_pool(ctx: Context) -> Value:
-    x = ctx.floats()
+    return averaged(ctx, ctx.floats())
+
+
+def averaged(ctx: Context, x: Value) -> Value:
+    """The node's average pool over x ``[N, C, spatial...]``."""
     include = bool(ctx.attrs.int_("count_include_pad", 0))
     ceil = bool(ctx.attrs.int_("ceil_mode", 0))
     nhwc, window = _pool_window(ctx, x)
@@ -233,7 +237,7 @@ def gemm(ctx: Context) -> Value:
 
 
 def batch_normalization(ctx: Context) -> Value:
-    """``s = gamma / sqrt(var + eps)``, ``x * s + (beta - mean * s)`` in float32, as onnxruntime computes it."""
+    """``s = (1 / sqrt(var + eps)) * gamma``, ``x * s + (beta - mean * s)``: bit for bit what onnxruntime computes."""
     x = ctx.floats()
     epsilon = ctx.attrs.float_("epsilon", 1e-5)
     ctx.attrs.ignore("momentum")
@@ -246,7 +250,7 @@ def batch_normalization(ctx: Context) -> Value:
     if any(v.shape != (channels,) for v in (gamma, beta, mean, var)):
         raise ctx.invalid(f"its parameters do not have {channels} elements each")
     deviation = ctx.emit(Sqrt(), ctx.emit(b.Add(), var, ctx.const(epsilon)))
-    scale = ctx.emit(b.Div(), gamma, deviation)
+    scale = ctx.emit(b.Mul(), ctx.emit(Reciprocal(), deviation), gamma)
     offset = ctx.emit(b.Sub(), beta, ctx.emit(b.Mul(), mean, scale))
     return ctx.emit(b.Add(), ctx.emit(b.Mul(), x, per_channel(ctx, scale, x)), per_channel(ctx, offset, x))
 

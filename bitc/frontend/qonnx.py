@@ -84,7 +84,7 @@ def multi_threshold(ctx: Context) -> Value:
     """``out_bias + out_scale * (number of thresholds <= x)``, thresholds per channel."""
     x, thresholds = ctx.floats(0), ctx.floats(1)
     ctx.attrs.ignore("out_dtype")
-    axis = x.type.rank - 1 if ctx.attrs.str_("data_layout", "NCHW").endswith("C") else 1
+    axis = -1 if ctx.attrs.str_("data_layout", "NCHW").endswith("C") else 1 - x.type.rank
     op = b.MultiThreshold(ctx.attrs.float_("out_scale", 1.0), ctx.attrs.float_("out_bias", 0.0), axis)
     return ctx.emit(op, x, thresholds)
 

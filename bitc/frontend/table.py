@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from bitc.frontend import elementwise, linear, movement, qonnx, reduce
+from bitc.frontend import elementwise, linear, movement, normalization, qonnx, quantized, reduce, resize, transposed
 from bitc.frontend.context import Table
 
-TABLE: Table = {**elementwise.TABLE, **linear.TABLE, **movement.TABLE, **reduce.TABLE, **qonnx.TABLE}
+TABLE: Table = {
+    **elementwise.TABLE,
+    **linear.TABLE,
+    **transposed.TABLE,
+    **movement.TABLE,
+    **reduce.TABLE,
+    **normalization.TABLE,
+    **resize.TABLE,
+    **quantized.TABLE,
+    **qonnx.TABLE,
+}

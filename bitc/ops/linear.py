@@ -87,8 +87,12 @@ class MatMul(Op):
     def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
         a, b = types
         assert a is not None and b is not None
-        shape = np.matmul(np.empty(a.shape, np.bool_), np.empty(b.shape, np.bool_)).shape
-        return (TensorType(tuple(shape), a.dtype),)
+        left = a.shape if a.rank > 1 else (1, *a.shape)
+        right = b.shape if b.rank > 1 else (*b.shape, 1)
+        assert min(a.rank, b.rank) > 0 and left[-1] == right[-2], f"operands are {a} and {b}"
+        rows = left[-2:-1] if a.rank > 1 else ()
+        columns = right[-1:] if b.rank > 1 else ()
+        return (TensorType((*np.broadcast_shapes(left[:-2], right[:-2]), *rows, *columns), a.dtype),)
 
     def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
         a, b = arrays

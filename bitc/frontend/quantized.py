@@ -1,0 +1,202 @@
+"""Importers of ONNX's quantization operators, as exact compositions: integers where onnxruntime computes with integers.
+
+QuantizeLinear is ``clip(round(x / scale) + zero)``, DequantizeLinear ``(x - zero) * scale``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bitc.frontend.context import Context, Importer, Refused, Table
+from bitc.frontend.linear import averaged, convolution, per_channel
+from bitc.frontend.tensors import dtype_of, type_name
+from bitc.ir import INT32, UINT8, DType, Value
+from bitc.ops import binary as b
+from bitc.ops import unary as u
+from bitc.ops.linear import MatMul
+from bitc.ops.reduce import ReduceMax, ReduceMean, ReduceMin, Softmax
+
+
+def quantized(ctx: Context, x: Value, scale: Value, zero: Value | None, dtype: DType, lo: float, hi: float) -> Value:
+    """Reals to codes; `scale` and `zero` broadcast to x."""
+    y = ctx.emit(u.Round(), ctx.emit(b.Div(), x, scale))
+    if zero is not None and not (zero.is_const and not zero.array.any()):
+        y = ctx.emit(b.Add(), y, ctx.to_float(zero))
+    return ctx.cast(ctx.emit(u.Clip(lo, hi), y), dtype)
+
+
+def dequantized(ctx: Context, x: Value, scale: Value, zero: Value | None) -> Value:
+    """Codes to reals; `scale` and `zero` broadcast to x."""
+    y = ctx.to_float(x)
+    if zero is not None and not (zero.is_const and not zero.array.any()):
+        y = ctx.emit(b.Sub(), y, ctx.to_float(zero))
+    return ctx.emit(b.Mul(), y, scale)
+
+
+def _spread(ctx: Context, v: Value | None, x: Value) -> Value | None:
+    """A per-tensor or per-axis parameter in a shape that broadcasts to x."""
+    if v is None or (v.type.size == 1 and v.type.rank <= 1):
+        return v
+    if v.type.rank != 1 or ctx.attrs.int_("block_size", 0):
+        raise Refused("quantization in blocks", "quantize per tensor or per channel")
+    axis = ctx.axis(ctx.attrs.int_("axis", 1), x.type.rank)
+    if v.shape != (x.shape[axis],):
+        raise ctx.invalid(f"its parameters are {v.type} on axis {axis} of {x.type}")
+    return per_channel(ctx, v, x, axis)
+
+
+def _range(dtype: DType, elem_type: int) -> tuple[float, float]:
+    narrow = {"int4": (-8.0, 7.0), "uint4": (0.0, 15.0), "int2": (-2.0, 1.0), "uint2": (0.0, 3.0)}
+    return narrow.get(type_name(elem_type), (dtype.min, dtype.max))
+
+
+def quantize_linear(ctx: Context) -> Value:
+    x, scale, zero = ctx.to_float(ctx.input(0)), ctx.floats(1), ctx.optional(2)
+    ctx.attrs.ignore("axis", "saturate", "block_size", "precision")
+    elem = ctx.attrs.int_("output_dtype", 0)
+    dtype = dtype_of(elem) if elem else (UINT8 if zero is None else zero.type.dtype)
+    if dtype is None or dtype.is_float:
+        raise Refused("quantizes to a type that is not an integer", "use int8 or uint8")
+    lo, hi = _range(dtype, elem)
+    spread = _spread(ctx, scale, x)
+    assert spread is not None
+    return quantized(ctx, x, spread, _spread(ctx, zero, x), dtype, lo, hi)
+
+
+def dequantize_linear(ctx: Context) -> Value:
+    x, scale, zero = ctx.input(0), ctx.floats(1), ctx.optional(2)
+    ctx.attrs.ignore("axis", "block_size", "output_dtype")
+    if zero is not None and zero.type.dtype is not x.type.dtype:
+        raise ctx.invalid(f"the zero point is {zero.type}, the input {x.type}")
+    spread = _spread(ctx, scale, x)
+    assert spread is not None
+    return dequantized(ctx, x, spread, _spread(ctx, zero, x))
+
+
+def centred(ctx: Context, x: Value, zero: Value | None, axis: int | None = None) -> Value:
+    """Codes minus their zero point: the codes themselves where that is 0, else int32."""
+    if zero is None or (zero.is_const and not zero.array.any()):
+        return x
+    wide = ctx.cast(zero, INT32)
+    if zero.type.size > 1 and axis is not None:
+        wide = per_channel(ctx, wide, x, axis)
+    return ctx.emit(b.Sub(), ctx.cast(x, INT32), wide)
+
+
+def conv_integer(ctx: Context) -> Value:
+    ctx.attrs.ignore("kernel_shape")
+    x, w = centred(ctx, ctx.input(0), ctx.optional(2)), centred(ctx, ctx.input(1), ctx.optional(3), 0)
+    return convolution(ctx, x, w, None, ctx.attrs.int_("group", 1))
+
+
+def matmul_integer(ctx: Context) -> Value:
+    x = ctx.cast(centred(ctx, ctx.input(0), ctx.optional(2)), INT32)
+    return ctx.emit(MatMul(), x, ctx.cast(centred(ctx, ctx.input(1), ctx.optional(3)), INT32))
+
+
+def _requantized(ctx: Context, acc: Value, scales: tuple[Value, Value, Value], zero: Value, axis: int) -> Value:
+    """``clip(round(acc * (x_scale * w_scale / y_scale)) + zero)``, per channel on `axis` if the weights' scale is."""
+    x_scale, w_scale, y_scale = scales
+    factor = ctx.emit(b.Div(), ctx.emit(b.Mul(), x_scale, w_scale), y_scale)
+    if factor.type.size > 1:
+        factor = per_channel(ctx, factor, acc, axis)
+    y = ctx.emit(u.Round(), ctx.emit(b.Mul(), ctx.to_float(acc), factor))
+    dtype = zero.type.dtype
+    if not (zero.is_const and not zero.array.any()):
+        y = ctx.emit(b.Add(), y, ctx.to_float(zero))
+    return ctx.cast(ctx.emit(u.Clip(dtype.min, dtype.max), y), dtype)
+
+
+def qlinear_conv(ctx: Context) -> Value:
+    """Inputs: x, its scale and zero point, w, its scale and zero point, y's scale and zero point, bias (int32)."""
+    ctx.attrs.ignore("kernel_shape")
+    x, w = centred(ctx, ctx.input(0), ctx.input(2)), centred(ctx, ctx.input(3), ctx.input(5), 0)
+    acc = convolution(ctx, x, w, ctx.optional(8), ctx.attrs.int_("group", 1))
+    return _requantized(ctx, acc, (ctx.floats(1), ctx.floats(4), ctx.floats(6)), ctx.input(7), 1)
+
+
+def qlinear_matmul(ctx: Context) -> Value:
+    """Inputs: a, its scale and zero point, b, its scale and zero point, y's scale and zero point."""
+    a = ctx.cast(centred(ctx, ctx.input(0), ctx.input(2)), INT32)
+    w = ctx.cast(centred(ctx, ctx.input(3), ctx.input(5)), INT32)
+    acc = ctx.emit(MatMul(), a, w)
+    return _requantized(ctx, acc, (ctx.floats(1), ctx.floats(4), ctx.floats(6)), ctx.input(7), acc.type.rank - 1)
+
+
+def qlinear_binary(op: b.Binary) -> Importer:
+    """onnxruntime's QLinearAdd and QLinearMul: a, b, y with scale and zero point each."""
+
+    def run(ctx: Context) -> Value:
+        left = dequantized(ctx, ctx.input(0), ctx.floats(1), ctx.optional(2))
+        right = dequantized(ctx, ctx.input(3), ctx.floats(4), ctx.optional(5))
+        return _as_input(ctx, ctx.emit(op, left, right), 6)
+
+    return run
+
+
+def _as_input(ctx: Context, y: Value, index: int) -> Value:
+    """Quantize to the type of input 0 with the scale and zero point at `index`."""
+    dtype = ctx.input(0).type.dtype
+    return quantized(ctx, y, ctx.floats(index), ctx.optional(index + 1), dtype, dtype.min, dtype.max)
+
+
+def qlinear_unary(importer: Callable[[Context, Value], Value]) -> Importer:
+    """x, scale, zero point, y's scale and zero point."""
+
+    def run(ctx: Context) -> Value:
+        x = dequantized(ctx, ctx.input(0), ctx.floats(1), ctx.optional(2))
+        return _as_input(ctx, importer(ctx, x), 3)
+
+    return run
+
+
+def _softmax(ctx: Context, x: Value) -> Value:
+    if ctx.attrs.int_("opset", 13) < 13 and ctx.attrs.int_("axis", -1) not in (-1, x.type.rank - 1):
+        raise Refused("an old softmax over several axes", "export with opset 13 or newer")
+    return ctx.emit(Softmax(ctx.axis(ctx.attrs.int_("axis", -1), x.type.rank)), x)
+
+
+def _channels_first(ctx: Context) -> None:
+    if ctx.attrs.int_("channels_last", 0):
+        raise Refused("channels last", "export with channels first")
+
+
+def _average_pool(ctx: Context, x: Value) -> Value:
+    _channels_first(ctx)
+    return averaged(ctx, x)
+
+
+def _global_average_pool(ctx: Context, x: Value) -> Value:
+    _channels_first(ctx)
+    return ctx.emit(ReduceMean(tuple(range(2, x.type.rank))), x)
+
+
+def dynamic_quantize_linear(ctx: Context) -> list[Value]:
+    """uint8 codes over the range of x at run time; outputs codes, scale, zero point."""
+    x = ctx.floats()
+    axes = tuple(range(x.type.rank))
+    top = ctx.emit(u.Clip(lo=0.0), ctx.emit(ReduceMax(axes, False), x))
+    low = ctx.emit(u.Clip(hi=0.0), ctx.emit(ReduceMin(axes, False), x))
+    scale = ctx.emit(b.Div(), ctx.emit(b.Sub(), top, low), ctx.const(255.0))
+    zero = ctx.emit(u.Round(), ctx.emit(u.Clip(0.0, 255.0), ctx.emit(b.Div(), ctx.emit(u.Neg(), low), scale)))
+    code = quantized(ctx, x, scale, zero, UINT8, 0.0, 255.0)
+    return [code, scale, ctx.cast(zero, UINT8)]
+
+
+TABLE: Table = {
+    ("", "QuantizeLinear"): quantize_linear,
+    ("", "DequantizeLinear"): dequantize_linear,
+    ("com.microsoft", "QuantizeLinear"): quantize_linear,
+    ("com.microsoft", "DequantizeLinear"): dequantize_linear,
+    ("", "DynamicQuantizeLinear"): dynamic_quantize_linear,
+    ("", "ConvInteger"): conv_integer,
+    ("", "MatMulInteger"): matmul_integer,
+    ("", "QLinearConv"): qlinear_conv,
+    ("", "QLinearMatMul"): qlinear_matmul,
+    ("com.microsoft", "QLinearAdd"): qlinear_binary(b.Add()),
+    ("com.microsoft", "QLinearMul"): qlinear_binary(b.Mul()),
+    ("com.microsoft", "QLinearSigmoid"): qlinear_unary(lambda ctx, x: ctx.emit(u.Sigmoid(), x)),
+    ("com.microsoft", "QLinearSoftmax"): qlinear_unary(_softmax),
+    ("com.microsoft", "QLinearAveragePool"): qlinear_unary(_average_pool),
+    ("com.microsoft", "QLinearGlobalAveragePool"): qlinear_unary(_global_average_pool),
+}
