@@ -17,6 +17,7 @@ class Builder:
     def __init__(self) -> None:
         self.nodes: list[Node] = []
         self._producers: dict[Value, Node] = {}
+        self._positions: dict[Node, int] = {}
         self._names: dict[str, int] = {}
 
     def unique(self, name: str) -> str:
@@ -26,6 +27,7 @@ class Builder:
 
     def add(self, node: Node) -> Node:
         """Append a node that already exists."""
+        self._positions[node] = len(self.nodes)
         self.nodes.append(node)
         for v in node.outputs:
             self._producers[v] = node
@@ -67,6 +69,10 @@ class Builder:
         """The node that makes `value`, if it is not an input or a constant."""
         return self._producers.get(value) if value is not None else None
 
+    def position(self, node: Node) -> int:
+        """Index of an emitted node in `nodes`."""
+        return self._positions[node]
+
 
 class Rewriter(Builder):
     """A `Builder` that walks an existing graph; `old` is that graph, `uses` counts readers in it."""
@@ -75,27 +81,31 @@ class Rewriter(Builder):
         super().__init__()
         self.old = old
         self.map: dict[Value, Value] = {}
-        self._back: dict[Value, Value] = {}
+        self._back: dict[Value, list[Value]] = {}
 
     def new(self, value: Value | None) -> Value | None:
         return None if value is None else self.map.get(value, value)
 
     def uses(self, value: Value) -> int:
         """How many nodes and outputs of the old graph read a value of the new one (values kept or replaced)."""
-        return self.old.uses(self._back.get(value, value))
+        return sum(self.old.uses(v) for v in self._old(value))
 
     def readers(self, value: Value) -> list[Node]:
         """Nodes of the old graph that read a value of the new one."""
-        return self.old.consumers.get(self._back.get(value, value), [])
+        return [n for v in self._old(value) for n in self.old.consumers.get(v, ())]
 
     def is_output(self, value: Value) -> bool:
-        return self._back.get(value, value) in self.old.outputs
+        return any(v in self.old.outputs for v in self._old(value))
 
     def replace(self, old: Value, new: Value) -> None:
         self.map[old] = new
-        self._back.setdefault(new, old)
+        self._back.setdefault(new, [new]).append(old)
         if new.origin is None and not new.is_const:
             new.origin = old.origin
+
+    def _old(self, value: Value) -> list[Value]:
+        """The values of the old graph that `value` is or stands for."""
+        return self._back.get(value, [value])
 
 
 def rewrite(graph: Graph, rule: Rule) -> Graph:

@@ -258,13 +258,13 @@ class Where(Pointwise):
 class MultiThreshold(Pointwise):
     """``scale * count + bias``, where count is how many of the channel's thresholds are <= x.
 
-    Inputs: x ``[..., C, ...]`` with channels on `axis`; thresholds ``[C, T]`` or ``[1, T]``. FINN's operator of that
+    Inputs: x ``[..., C, ...]`` with channels on `axis`, counted from the end (negative); thresholds ``[C, T]`` or ``[1, T]``. FINN's operator of that
     name. The output is float32; both steps round.
     """
 
     scale: float = 1.0
     bias: float = 0.0
-    axis: int = 1
+    axis: int = -1
 
     def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
         x, t = types
@@ -275,9 +275,9 @@ class MultiThreshold(Pointwise):
     def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
         x, t = arrays
         assert x is not None and t is not None
-        count = np.zeros(x.shape, np.float32)
         shape = [1] * x.ndim
         shape[self.axis] = t.shape[0]
+        count = np.zeros(np.broadcast_shapes(x.shape, tuple(shape)), np.float32)
         for step in t.T:
             count += x >= step.reshape(shape)
         return (count * np.float32(self.scale) + np.float32(self.bias),)

@@ -5,7 +5,7 @@ A convolution (dense layers are convolutions by now) with weights ``±alpha[o]``
     sum a*s[k] * alpha[o]*b[o,k]  =  a * alpha[o] * acc,      acc = sum s[k] * b[o,k],  s, b in {-1, +1}
 
 becomes an integer convolution of codes and one scale. The input's codes are asked for at its source: through movement
-and pools up to the quantizer, which becomes a threshold on its root (see `thresholds`). Three-valued inputs, and {0, a},
+and pools up to the quantizer, which becomes a threshold on its root (see `thresholds`). Three-valued inputs and {0, a}
 become two bit planes; integer inputs (an 8-bit image) are taken as integers; real inputs stay real against weight bits.
 """
 

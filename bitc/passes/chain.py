@@ -8,7 +8,7 @@ function of the root, one function per channel, that can be evaluated.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,16 @@ import numpy as np
 from bitc.ir.graph import Array, Node, Value
 from bitc.ir.rewrite import Builder
 from bitc.ops.base import Pointwise
+from bitc.ops.binary import MultiThreshold
 from bitc.ops.pool import MaxPool
+
+_MAX_NODES = 256
+"""Longest chain that is looked at: unrolled recurrent nets are pointwise over thousands of nodes."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Nodes from `root` (exclusive) to `end` in topological order. `pools` are those of them that are max pools."""
+    """Nodes from `root` (exclusive) to `end` in topological order. All of them keep the root's shape, but for pools."""
 
     root: Value
     end: Value
@@ -29,25 +33,20 @@ class Chain:
 
     @property
     def pools(self) -> list[Node]:
+        """The nodes that are max pools."""
         return [n for n in self.nodes if isinstance(n.op, MaxPool)]
 
     def varying(self) -> tuple[int, ...]:
-        """Shape over which the function varies: the last axis, or more if constants vary over other axes too.
-
-        Leading axes along which no constant varies have length 1."""
+        """Shape over which the function varies: the last axis, or more if constants vary over other axes too. Axes
+        along which no constant varies have length 1."""
         rank = len(self.root.shape)
-        shape = [1] * (rank - 1) + list(self.root.shape[-1:])
-        for node in self.nodes:
-            for v in node.inputs:
-                if v is None or not v.is_const or isinstance(node.op, MaxPool):
-                    continue
-                for axis, d in enumerate(v.shape[::-1], 1):
-                    if d != 1 and axis <= rank:
-                        shape[-axis] = max(shape[-axis], d)
-        return tuple(shape)
+        ones = np.zeros((1,) * (rank - 1) + self.root.shape[-1:], self.root.type.dtype.carrier)
+        return np.broadcast_shapes(ones.shape, self(ones).shape)
 
     def evaluate(self, x: Array) -> dict[Value, Array]:
-        """All values of the chain for root values `x`, elementwise: a pool of equal values is that value."""
+        """All values of the chain for root values `x`, elementwise: a pool of equal values is that value.
+
+        `x` may have more leading axes than the root."""
         env: dict[Value, Array] = {self.root: x}
         with np.errstate(all="ignore"):
             for node in self.nodes:
@@ -88,8 +87,6 @@ def _combine(node: Node, known: dict[Value, Array]) -> Array | None:
         if own is None:
             return None
         pull = np.sign(own) * known[v]
-        if np.isnan(pull).any():
-            return None
         if total is None:
             total = pull
             continue
@@ -99,43 +96,60 @@ def _combine(node: Node, known: dict[Value, Array]) -> Array | None:
     return total
 
 
-def find_chains(builder: Builder, end: Value, shared: Callable[[Value, set[Value]], bool]) -> list[Chain]:
-    """All chains that end in `end`, longest first.
+def find_chains(builder: Builder, end: Value, shared: Callable[[Value, set[Value]], bool]) -> Iterator[Chain]:
+    """All chains that end in `end`, shortest first; the first that ends on an integer root is the last.
 
     `shared(value, inside)` tells whether a value has readers other than the chain's nodes (whose outputs are
     `inside`): the walk stops there, because such a value is computed anyway.
     """
-    position = {n: i for i, n in enumerate(builder.nodes)}
-    found: list[Chain] = []
     frontier: list[Value] = [end]
-    nodes: list[Node] = []
+    nodes: list[Node] = []  # latest first
     inside: set[Value] = set()
-    while True:
+    while len(nodes) < _MAX_NODES:
         if len(frontier) == 1 and nodes:
-            found.append(Chain(frontier[0], end, tuple(sorted(nodes, key=position.__getitem__))))
+            yield Chain(frontier[0], end, tuple(reversed(nodes)))
             if frontier[0].type.dtype.is_code:
-                break
-        node = _latest(builder, frontier, position)
-        if node is None or not isinstance(node.op, Pointwise | MaxPool):
-            break
+                return
+        node = _latest(builder, frontier)
+        if node is None:
+            return
         value = next(v for v in frontier if v in node.outputs)
-        if isinstance(node.op, MaxPool) and (len(frontier) > 1 or len(node.inputs) > 1):
-            break
         if value is not end and shared(value, inside):
-            break
+            return
         nodes.append(node)
+        if not _belongs(node) or (len(frontier) > 1 and _is_pool(node)) or _pools_what_varies(nodes):
+            return
         inside.add(value)
         frontier.remove(value)
         frontier += [v for v in dict.fromkeys(node.inputs) if v is not None and not v.is_const and v not in frontier]
         if not frontier:
-            break
-    return found[::-1]
+            return
 
 
-def _latest(builder: Builder, frontier: list[Value], position: dict[Node, int]) -> Node | None:
-    """The node that computes the last computed value of the frontier; None if that is an input."""
+def _is_pool(node: Node) -> bool:
+    return isinstance(node.op, MaxPool)
+
+
+def _belongs(node: Node) -> bool:
+    """Whether a node can be part of a chain: a max pool, or pointwise without repeating its inputs."""
+    if _is_pool(node):
+        return len(node.inputs) == 1
+    computed = [v for v in node.inputs if v is not None and not v.is_const]
+    return isinstance(node.op, Pointwise) and all(v.shape == node.output.shape for v in computed)
+
+
+def _pools_what_varies(nodes: list[Node]) -> bool:
+    """Whether there is a pool, and a constant that varies over the pixels: then it is no function of one element."""
+    return any(map(_is_pool, nodes)) and any(map(_varies_over_pixels, nodes))
+
+
+def _varies_over_pixels(node: Node) -> bool:
+    if isinstance(node.op, MultiThreshold):
+        return node.op.axis != -1
+    return any(d != 1 for v in node.inputs if v is not None and v.is_const for d in v.shape[:-1])
+
+
+def _latest(builder: Builder, frontier: list[Value]) -> Node | None:
+    """The last emitted of the nodes that compute the frontier; None if it is a graph input."""
     producers = [builder.producer(v) for v in frontier]
-    known = [p for p in producers if p is not None]
-    if len(known) < len(frontier) and len(frontier) == 1:
-        return None
-    return max(known, key=position.__getitem__) if known else None
+    return max((p for p in producers if p is not None), key=builder.position, default=None)

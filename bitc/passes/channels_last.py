@@ -121,7 +121,8 @@ def _sink_below_multithreshold(rw: Rewriter, node: Node, mover: Node) -> Value |
     assert isinstance(node.op, MultiThreshold)
     if not isinstance(mover.op, Transpose):
         return None
-    moved = replace(node.op, axis=mover.op.perm[node.op.axis])
+    perm = mover.op.perm
+    moved = replace(node.op, axis=perm[node.op.axis] - len(perm))
     inner = rw.emit(moved, mover.input(0), node.input(1), at=node.origin, name=node.output.name)
     if node.output.origin is not None:
         inner.origin = _back(node.output.origin, mover.op, inner.shape)
@@ -131,7 +132,7 @@ def _sink_below_multithreshold(rw: Rewriter, node: Node, mover: Node) -> Value |
 def _back(origin: Origin, mover: Transpose | Reshape, before: tuple[int, ...]) -> Origin:
     """Origin of the value before `mover`, given that of the value after it."""
     if isinstance(mover, Transpose):
-        return origin.then("transpose", np.argsort(mover.perm))
+        return origin.then("transpose", np.argsort(mover.perm).tolist())
     return origin.then("reshape", before)
 
 

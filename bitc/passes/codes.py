@@ -13,6 +13,7 @@ import numpy as np
 from bitc.ir.dtypes import BIT1, INT8, INT32, TERN, UINT8
 from bitc.ir.graph import Array, Node, Value
 from bitc.ir.rewrite import Rewriter
+from bitc.ir.types import DENSE, Quant, TensorType
 from bitc.ops.linear import Conv2D
 from bitc.ops.movement import Concat, Pad, Reshape, Slice, Transpose
 from bitc.ops.pool import MaxPool
@@ -78,6 +79,8 @@ class CodeFinder:
 
     def _through_movement(self, x: Value) -> Value | Declined | None:
         """Codes of a moved tensor are the moved codes; None if x is not the result of movement."""
+        if x.is_const:
+            return self._constant(x)
         node = self._rw.producer(x)
         if node is None:
             return Declined("its input is a graph input of any real value")
@@ -102,23 +105,37 @@ class CodeFinder:
             op = coded
         return self._rw.emit(op, *values, at=node.origin, name=f"{x.name}.codes", origin=x.origin)
 
+    def _constant(self, x: Value) -> Value | Declined:
+        """A constant of two values joins computed bits (an image is padded with ones by a Concat)."""
+        points = np.unique(x.array)
+        if len(points) > 2 or not np.isfinite(points).all():
+            return Declined(f"it is joined with a constant of {len(points)} values")
+        lo, hi = (
+            (float(points[0]), float(points[-1])) if len(points) > 1 else sorted((float(points[0]), -float(points[0])))
+        )
+        if lo == hi:
+            return Declined("it is joined with a constant of zeros")
+        return self._rw.const(
+            x.array == lo, f"{x.name}.codes", TensorType(x.shape, BIT1, DENSE, Quant.two_valued(lo, hi))
+        )
+
     def _pool(self, node: Node) -> Value | Declined | None:
-        """A max pool directly over a quantized tensor works on its bits."""
+        """A max pool directly over a quantized tensor works on its codes."""
         source = self._find(node.input(0))
-        if isinstance(source, Declined) or source.type.dtype is not BIT1:
+        if isinstance(source, Declined):
             return None  # the pool may still be part of the chain to a quantizer behind it
         y = node.output
         return self._rw.emit(node.op, source, *node.inputs[1:], at=node.origin, name=f"{y.name}.codes", origin=y.origin)
 
     def _quantizer(self, x: Value) -> Value | Declined:
-        """Put a threshold on the root of the chain that quantizes x. Long chains first: their root is an accumulator."""
+        """Put a threshold on the root of the chain that quantizes x; long chains first: they may reach integers."""
         values = self._sets[x]
         if values.points is None or len(values.points) > 3:
             return Declined(f"its input takes values {values}")
         why = "its input is no function of one tensor"
-        for chain in find_chains(self._rw, x, self._shared):
-            if any(d != 1 for d in chain.root.shape[:1]) or x.shape[-1:] != chain.root.shape[-1:]:
-                why = "its input is broadcast"
+        for chain in reversed(list(find_chains(self._rw, x, self._shared))):
+            if chain.varying()[:1] != (1,):
+                why = "its input depends on constants that vary over the batch"
                 continue
             try:
                 return self._emit(chain, search(chain, self._reachable(chain.root)))
@@ -127,21 +144,24 @@ class CodeFinder:
         return Declined(why)
 
     def _emit(self, chain: Chain, q: Quantizer) -> Value:
-        rw, at = self._rw, chain.nodes[-1].origin
-        if q.zero_reachable and isinstance(chain.nodes[-1].op, Sign):
+        rw, at, name = self._rw, chain.nodes[-1].origin, f"{chain.end.name}.codes"
+        if q.zero_reachable and self._zero_is_unintended(chain):
             self._ctx.notice(
                 f"{at}: Sign can give 0 here, kept as a third value (two bit planes); "
                 "--sign0=+1 or --sign0=-1 makes it one bit"
             )
         params = [rw.const(p, f"{chain.end.name}.{n}") for p, n in zip(q.params, q.epilogue.param_names, strict=False)]
-        value = rw.emit(Requantize(q.epilogue), chain.root, *params, at=at, name=f"{chain.end.name}.codes")
+        value = rw.emit(Requantize(q.epilogue), chain.root, *params, at=at, name=name)
         for pool, minimum in zip(chain.pools, q.minimum, strict=True):
-            if value.type.dtype is not BIT1:
-                raise NotAQuantizer("a pool stands between, and the output is three-valued")
             flags = (rw.const(minimum, f"{pool.output.name}.minimum"),) if minimum.any() else ()
-            value = rw.emit(pool.op, value, *flags, at=pool.origin, name=f"{chain.end.name}.codes")
+            value = rw.emit(pool.op, value, *flags, at=pool.origin, name=name)
         value.origin = chain.end.origin
         return value
+
+    def _zero_is_unintended(self, chain: Chain) -> bool:
+        """Whether the zero comes from a Sign of a real of either sign, not from a quantizer with three values."""
+        signs = [self._sets[n.input(0)] for n in chain.nodes if isinstance(n.op, Sign)]
+        return bool(signs) and all(s.is_interval_around_zero for s in signs)
 
     def _shared(self, value: Value, inside: set[Value]) -> bool:
         return any(not inside.intersection(n.outputs) for n in self._rw.readers(value)) or self._rw.is_output(value)
@@ -164,22 +184,23 @@ class CodeFinder:
         return np.arange(-largest, largest + 1)
 
     def _integer_input(self, x: Value, padded: bool) -> Codes | None:
-        """x as a scaled 8-bit tensor: a chain of which the codes 0..255 (or -128..127) give evenly spaced reals."""
+        """x as a scaled 8-bit tensor: a chain of which the codes 0..255 (or -128..127) give evenly spaced reals, the
+        same in each channel."""
         for chain in find_chains(self._rw, x, lambda value, inside: False):
-            dtype = chain.root.type.dtype
-            if dtype not in (UINT8, INT8) or chain.pools or any(d != 1 for d in chain.varying()):
+            dtype, rank = chain.root.type.dtype, chain.root.type.rank
+            if dtype not in (UINT8, INT8) or chain.pools:
                 continue
             codes = np.arange(dtype.min, dtype.max + 1)
-            reals = chain(codes.astype(dtype.carrier).reshape(-1, *(1,) * len(chain.root.shape))).reshape(-1)
-            if reals.shape != codes.shape or not np.isfinite(reals).all():
+            columns = np.broadcast_to(codes.astype(dtype.carrier)[:, None], (256, chain.root.type.channels))
+            table = chain(columns.reshape(256, *(1,) * (rank - 1), -1)).reshape(256, -1)
+            reals = table[:, 0].astype(np.float64)
+            if (table != table[:, :1]).any() or not np.isfinite(reals).all():
                 continue
             step = float(reals[-1] - reals[0]) / 255
             offset = float(reals[np.argmin(np.abs(codes))])
             if step == 0 or np.abs(reals - (codes * step + offset)).max() > 1e-6 * np.abs(reals).max():
                 continue
             if offset and padded:
-                continue
-            if chain.root.shape != x.shape:
                 continue
             return Codes(chain.root, step, offset, f"input {dtype} * {step:g}")
         return None

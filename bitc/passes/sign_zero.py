@@ -3,7 +3,8 @@
     Sign(x) = where(x >= 0, 1, -1)   for +1          Sign(x) = where(x > 0, 1, -1)   for -1
 
 ONNX says 0, and without this choice bitc keeps that. A Sign whose input is a small set of values (a ternary
-quantizer ``Sign(Sign(x + t) + Sign(x - t))``) means its zero and is left alone.
+quantizer ``Sign(Sign(x + t) + Sign(x - t))``) or never negative (a step ``Sign(Relu(x))``) means its zero and is left
+alone.
 """
 
 from __future__ import annotations
@@ -40,13 +41,12 @@ class SignOfZero:
             x = node.inputs[0] if isinstance(node.op, Sign) else None
             if x is None or x.type.dtype is not FLOAT32:
                 return None
-            values = sets[x]
-            if values.points is not None or values.lo > 0 or values.hi < 0:
+            if not sets[x].is_interval_around_zero:
                 return None
             changed.append(node.origin)
             compare = GreaterOrEqual() if self.value > 0 else Greater()
-            high = rw.emit(compare, x, rw.const(np.float32(0)), at=node.origin)
-            one, minus = rw.const(np.float32(1)), rw.const(np.float32(-1))
+            high = rw.emit(compare, x, rw.const(np.array(0, np.float32)), at=node.origin)
+            one, minus = rw.const(np.array(1, np.float32)), rw.const(np.array(-1, np.float32))
             return rw.emit(Where(), high, one, minus, at=node.origin, name=node.output.name)
 
         graph = rewrite(graph, rule)

@@ -3,9 +3,13 @@
     f(x) in {lo, hi}, f never falls:    f(x) = hi  iff  x >= t,    t = min { x : f(x) = hi }
                       f never rises:    f(x) = hi  iff  x <= t,    t = max { x : f(x) = hi }
 
-Never by a rounded formula: for an integer accumulator f is evaluated on every value it can take; for a float root, f is
-monotone by its operators and t is found by bisection over all floats. So gamma < 0, gamma = 0, an activation or a
-second quantizer inside the chain need no cases of their own.
+Never by a rounded formula. Where f is monotone by its operators (rounding is monotone too), t is found by bisection
+over the accumulators that can occur, or over all finite floats; else f is evaluated on every reachable accumulator. So
+gamma < 0, gamma = 0, an activation or a second quantizer inside the chain need no cases of their own.
+
+Both ways work on *positions*: 0 ... n - 1 numbers the roots so that f never falls, channel by channel; n is "never".
+Float roots so large that the chain overflows into NaN (infinity times a gamma of 0), and infinite ones, are taken like
+the largest that does not.
 """
 
 from __future__ import annotations
@@ -15,12 +19,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitc.ir.graph import Array, Value
+from bitc.ir.graph import Array
 from bitc.ir.types import Quant
 from bitc.ops.epilogue import Epilogue, TernThreshold, Threshold
 from bitc.passes.chain import Chain
 
-_MAX_EVALUATIONS = 1 << 25
+_FEW = 1 << 14
+"""Evaluations up to which sampling is as quick as bisection."""
+_MANY = 1 << 23
+"""Evaluations from which sampling takes too much memory."""
+_BOUNDS = [np.float32(np.finfo(np.float32).max), *np.logspace(36, 6, 16).astype(np.float32)]
+
+At = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
@@ -38,134 +48,167 @@ class NotAQuantizer(Exception):
     """Why a chain is not a quantizer."""
 
 
+@dataclass(frozen=True)
+class _Levels:
+    """A monotone function as steps: per channel `values[i]` from position `starts[i]` on; ascending."""
+
+    starts: list[Array]
+    values: list[Array]
+
+
 def search(chain: Chain, reachable: Array | None) -> Quantizer:
     """Find the thresholds of a chain. `reachable`: every value the integer root can take, ascending; None for a float
     root. Raises NotAQuantizer with the reason if the output is not two- or three-valued and monotone."""
     shape = chain.varying()
-    if chain.pools and any(d != 1 for d in shape[:-1]):
-        raise NotAQuantizer("a pool stands between, and the constants vary over the image")
-    size = int(np.prod(shape))
-    if reachable is not None and len(reachable) * size <= _MAX_EVALUATIONS:
-        x = np.broadcast_to(reachable.reshape(-1, *(1,) * len(shape)), (len(reachable), *shape))
-        return _from_samples(chain, reachable, x.astype(chain.root.type.dtype.carrier), shape)
-    return _by_bisection(chain, shape, reachable)
-
-
-def _classify(values: Array) -> tuple[Array, Quant, bool]:
-    """Codes (-1, 0, 1, of int8) of two- or three-valued data, the quant of the code type, and whether it is ternary."""
-    if np.isnan(values).any():
-        raise NotAQuantizer("its output can be NaN")
-    points = np.unique(values)  # -0.0 and 0.0 are one
-    if len(points) == 1:
-        # Constant everywhere: any two-valued code that contains the value will do.
-        other = -points[0] if points[0] else 1.0
-        points = np.unique([points[0], other])
-    if len(points) == 2 and not (points == 0).any():
-        lo, hi = float(points[0]), float(points[1])
-        return np.where(values == hi, 1, -1).astype(np.int8), Quant.two_valued(lo, hi), False
-    if len(points) == 2:
-        scale = float(np.abs(points).max())
-    elif len(points) == 3 and points[1] == 0 and points[0] == -points[2]:
-        scale = float(points[2])
+    direction = chain.direction()
+    evaluations = 0 if reachable is None else len(reachable) * int(np.prod(shape))
+    if direction is None and (reachable is None or evaluations > _MANY):
+        raise NotAQuantizer("it is not monotone, or not known to be")
+    if direction is None or 0 < evaluations <= _FEW:
+        assert reachable is not None
+        roots = _Roots(reachable, chain.root.type.dtype.carrier)
+        levels, flip, minimum = _by_sampling(chain, reachable, shape)
     else:
-        shown = ", ".join(f"{p:g}" for p in points[:4])
-        raise NotAQuantizer(f"its output takes {len(points)} values ({shown}{', ...' if len(points) > 4 else ''})")
-    return np.sign(values).astype(np.int8), Quant((scale,)), True
+        roots = _float_roots(chain, shape) if reachable is None else _Roots(reachable, chain.root.type.dtype.carrier)
+        flip = np.broadcast_to(direction < 0, shape)
+        levels = _by_bisection(chain, flip, roots)
+        minimum = tuple(_pool_direction(chain, i, shape) for i in range(len(chain.pools)))
+    quant, ternary = _code_type(np.unique(np.stack(levels.values)))
+
+    def first(at_least: float) -> Array:
+        """The root from which the output is at least that."""
+        position = np.full(shape, roots.count)
+        for start, value in zip(levels.starts[::-1], levels.values[::-1], strict=True):
+            position = np.where(value >= at_least, start, position)
+        trim = shape[next((i for i, d in enumerate(shape) if d != 1), len(shape) - 1) :]
+        return roots.threshold(position, flip).reshape(trim)
+
+    if not ternary:
+        nan_low = roots.is_float and bool((chain(np.full(shape, np.nan, np.float32)) == quant.low).all())
+        epilogue: Epilogue = Threshold(quant, nan_low)
+        params: tuple[Array, ...] = (first(quant.high),)
+    else:
+        # TernThreshold: +1 from t_high on, -1 below t_low, so t_low is where the output reaches 0.
+        epilogue, params = TernThreshold(quant), (first(0.0), first(quant.scale[0]))
+    if flip.any():
+        params += (np.ascontiguousarray(flip).reshape(params[0].shape),)
+    zero = any((v == 0).any() for v in levels.values)
+    return Quantizer(epilogue, params, minimum, zero)
 
 
-def _from_samples(chain: Chain, reachable: Array, x: Array, shape: tuple[int, ...]) -> Quantizer:
-    """Thresholds from the function's value on every reachable accumulator."""
-    env = chain.evaluate(x)
+class _Roots:
+    """The values that a chain's root can take, by index: `reachable`, or all floats from -bound to bound in order."""
+
+    def __init__(self, reachable: Array | None, carrier: np.dtype, bound: np.float32 = _BOUNDS[0]) -> None:
+        self.reachable = reachable
+        self.carrier = carrier
+        self.is_float = reachable is None
+        self._zero = int(bound.view(np.int32))
+        self.count = 2 * self._zero + 1 if reachable is None else len(reachable)
+
+    def at(self, index: Array) -> Array:
+        """Roots of these indices. Both float zeros are the index in the middle."""
+        if self.reachable is not None:
+            return self.reachable[index].astype(self.carrier)
+        key = index - self._zero
+        return np.where(key < 0, -key | 0x80000000, key).astype(np.uint32).view(np.float32)
+
+    def threshold(self, position: Array, flip: Array) -> Array:
+        """t such that the output is reached where ``x >= t``, or where flipped ``x <= t``."""
+        index = np.where(flip, self.count - 1 - position, position)
+        inside = self.at(np.clip(index, 0, self.count - 1))
+        if self.reachable is None:
+            below = (index < 0) | (~flip & (position == 0))
+            above = (index >= self.count) | (flip & (position == 0))
+            return np.where(below, -np.inf, np.where(above, np.inf, inside)).astype(np.float32)
+        t = np.where(index < 0, self.reachable[0] - 1, np.where(index >= self.count, self.reachable[-1] + 1, inside))
+        return np.asarray(t, np.int32)
+
+
+def _float_roots(chain: Chain, shape: tuple[int, ...]) -> _Roots:
+    """The floats for which no step of the chain is NaN."""
+    for bound in _BOUNDS:
+        ends = np.stack([np.full(shape, -bound), np.full(shape, bound)])
+        if not any(np.isnan(v).any() for v in chain.evaluate(ends).values()):
+            return _Roots(None, chain.root.type.dtype.carrier, bound)
+    raise NotAQuantizer("it is NaN for moderate inputs")
+
+
+def _code_type(points: Array) -> tuple[Quant, bool]:
+    """The quant of the code type for these output values, and whether it is ternary."""
+    if np.isnan(points).any():
+        raise NotAQuantizer("its output can be NaN")
+    if len(points) == 1:  # constant: any two-valued code that contains the value will do
+        points = np.unique([points[0], -points[0] if points[0] else 1.0])
+    if len(points) == 2 and not (points == 0).any():
+        return Quant.two_valued(float(points[0]), float(points[1])), False
+    if len(points) == 2:
+        return Quant((float(np.abs(points).max()),)), True
+    if len(points) == 3 and points[1] == 0 and points[0] == -points[2]:
+        return Quant((float(points[2]),)), True
+    shown = ", ".join(f"{p:g}" for p in points[:4])
+    raise NotAQuantizer(f"its output takes {len(points)} values ({shown}{', ...' if len(points) > 4 else ''})")
+
+
+def _by_sampling(chain: Chain, reachable: Array, shape: tuple[int, ...]) -> tuple[_Levels, Array, tuple[Array, ...]]:
+    """Steps, flipped channels and pools from the function's value on every reachable root."""
     count = len(reachable)
+    column = reachable.reshape(-1, *(1,) * len(shape)).astype(chain.root.type.dtype.carrier)
+    env = chain.evaluate(np.broadcast_to(column, (count, *shape)))
 
-    def table(v: Value) -> Array:
-        return np.broadcast_to(env[v], x.shape).reshape(count, *shape)
+    def table(of: Array) -> Array:
+        return np.broadcast_to(of, (count, *shape))
 
-    codes, quant, ternary = _classify(table(chain.end))
+    values = table(env[chain.end])
+    points = np.unique(values)
+    _code_type(points)
+    flip = _falls(values)
     minimum = []
     for pool in chain.pools:
-        before = table(pool.input(0))
+        before = table(env[pool.input(0)])
         if np.isnan(before).any():
             raise NotAQuantizer("a pool's input can be NaN")
         order = np.argsort(before, axis=0, kind="stable")
-        falls = _falls(np.take_along_axis(codes, order, 0))
-        minimum.append(falls.reshape(-1))
-    flip = _falls(codes)
-    ordered = np.where(flip, codes[::-1], codes)  # never falls, in every channel
-    values = reachable.astype(np.int64)
-
-    def first(at_least: int) -> Array:
-        """Smallest value (largest where flipped) whose code is at least `at_least`; beyond the range if none is."""
-        hit = ordered >= at_least
-        index = np.argmax(hit, axis=0)
-        up, down = values[index], values[::-1][index]
-        never_up, never_down = values[-1] + 1, values[0] - 1
-        found = hit.any(axis=0)
-        return np.where(flip, np.where(found, down, never_down), np.where(found, up, never_up)).astype(np.int32)
-
-    zero = bool((codes == 0).any())
-    return _quantizer(quant, ternary, first, flip, tuple(minimum), zero, nan_low=False)
+        minimum.append(_falls(np.take_along_axis(values, order, 0)).reshape(-1))
+    ordered = np.where(flip, values[::-1], values)
+    starts = [np.where(hit.any(axis=0), np.argmax(hit, axis=0), count) for hit in (ordered >= p for p in points)]
+    return _Levels(starts, [np.full(shape, p) for p in points]), flip, tuple(minimum)
 
 
-def _falls(codes: Array) -> Array:
-    """Per channel: True if codes never rise along axis 0 and do fall. Raises if they do both."""
-    steps = np.diff(codes.astype(np.int8), axis=0)
-    rises, falls = (steps > 0).any(axis=0), (steps < 0).any(axis=0)
+def _falls(values: Array) -> Array:
+    """Per channel: True if values never rise along axis 0 and do fall. Raises if they do both."""
+    rises, falls = (values[1:] > values[:-1]).any(axis=0), (values[1:] < values[:-1]).any(axis=0)
     if (rises & falls).any():
         raise NotAQuantizer("it rises and falls: not one threshold per channel")
-    return falls
+    return np.asarray(falls)
 
 
-def _by_bisection(chain: Chain, shape: tuple[int, ...], reachable: Array | None) -> Quantizer:
-    """Thresholds of a chain that is monotone by its operators, over all finite floats (or a large integer range)."""
-    direction = chain.direction()
-    if direction is None:
-        raise NotAQuantizer("it is not monotone, or not known to be")
-    dtype = chain.root.type.dtype
-    flip = np.broadcast_to(direction < 0, shape)
-    largest = np.finfo(np.float32).max  # infinity times gamma = 0 would be NaN
-    limits = (-largest, largest) if reachable is None else (reachable[0], reachable[-1])
-    ends = [np.full(shape, e, dtype.carrier) for e in limits]
-    probes = np.stack([chain(e) for e in ends] + [chain(np.zeros(shape, dtype.carrier))])
+def _by_bisection(chain: Chain, flip: Array, roots: _Roots) -> _Levels:
+    """Steps of a chain that is monotone by its operators."""
+    last = roots.count - 1
 
-    def bisect(at_least: float) -> Array:
-        """Smallest root (largest where flipped) with ``f >= at_least``."""
-        lo, hi = _key(ends[0]) - 1, _key(ends[1]) + 1
-        good, bad = np.where(flip, lo, hi), np.where(flip, hi, lo)
-        while (np.abs(good - bad) > 1).any():
-            middle = (good + bad) // 2
-            ok = np.broadcast_to(chain(_unkey(middle, dtype.carrier)) >= at_least, shape)
-            good, bad = np.where(ok, middle, good), np.where(ok, bad, middle)
-        return good
+    def f(position: Array) -> Array:
+        index = np.where(flip, last - position, position)
+        return np.broadcast_to(chain(roots.at(index)), flip.shape)
 
-    # Values between the ends, at the places where the output changes, complete the set of outputs.
-    seen = [probes]
-    for value in np.unique(probes[~np.isnan(probes)]):
-        edge = bisect(float(value))
-        for step in (-1, 0, 1):
-            at = np.clip(edge + step, _key(ends[0]), _key(ends[1]))
-            seen.append(chain(_unkey(at, dtype.carrier))[None])
-    values = np.concatenate([np.broadcast_to(s, (len(s), *shape)) for s in seen])
-    codes, quant, ternary = _classify(values)
-    scale = quant.scale[0]
-    levels = {1: scale if ternary else quant.high, 0: 0.0}
-
-    def first(at_least: int) -> Array:
-        key = bisect(levels[at_least])
-        inside = np.clip(key, _key(ends[0]), _key(ends[1]))
-        t = _unkey(inside, dtype.carrier)
-        if not dtype.is_float:
-            return key.astype(dtype.carrier)
-        # Beyond the largest float lies infinity, on either side.
-        upper = key >= np.where(flip, _key(ends[1]), _key(ends[1]) + 1)
-        lower = key <= np.where(flip, _key(ends[0]) - 1, _key(ends[0]))
-        return np.where(upper, np.inf, np.where(lower, -np.inf, t)).astype(np.float32)
-
-    with np.errstate(all="ignore"):
-        at_nan = chain(np.full(shape, np.nan, dtype.carrier)) if dtype.is_float else probes[0]
-    nan_low = bool(not ternary and (at_nan == quant.low).any())
-    minimum = tuple(_pool_direction(chain, i, shape) for i in range(len(chain.pools)))
-    return _quantizer(quant, ternary, first, flip, minimum, bool((codes == 0).any()), nan_low)
+    position = np.zeros(flip.shape, np.int64)
+    levels = _Levels([position], [f(position)])
+    top = f(np.full(flip.shape, last))
+    while (levels.values[-1] < top).any():
+        if len(levels.starts) == 3:
+            raise NotAQuantizer("its output takes more than 3 values")
+        here = levels.values[-1]
+        low, high = position, np.full(flip.shape, roots.count)  # f(low) <= here < f(high)
+        while (high - low > 1).any():
+            middle = (low + high) // 2
+            above = f(middle) > here
+            low, high = np.where(above, low, middle), np.where(above, middle, high)
+        position = np.minimum(high, last)
+        levels.starts.append(high)
+        levels.values.append(f(position))
+    if not (levels.values[-1] == top).all():
+        raise NotAQuantizer("its output can be NaN, or is not monotone for large inputs")
+    return levels
 
 
 def _pool_direction(chain: Chain, index: int, shape: tuple[int, ...]) -> Array:
@@ -173,46 +216,5 @@ def _pool_direction(chain: Chain, index: int, shape: tuple[int, ...]) -> Array:
     pool = chain.pools[index]
     after = Chain(pool.output, chain.end, chain.nodes[chain.nodes.index(pool) + 1 :])
     direction = after.direction()
-    if direction is None:
-        raise NotAQuantizer("what follows a pool is not monotone, or not known to be")
+    assert direction is not None, "the whole chain is monotone by its operators"
     return np.broadcast_to(direction < 0, shape).reshape(-1)
-
-
-def _quantizer(
-    quant: Quant,
-    ternary: bool,
-    first: Callable[[int], Array],
-    flip: Array,
-    minimum: tuple[Array, ...],
-    zero: bool,
-    nan_low: bool,
-) -> Quantizer:
-    flips = (_trim(flip),) if flip.any() else ()
-    if ternary:
-        # TernThreshold: +1 from t_high on, -1 below t_low, so t_low is where the code reaches 0.
-        return Quantizer(TernThreshold(quant), (_trim(first(0)), _trim(first(1)), *flips), minimum, zero)
-    return Quantizer(Threshold(quant, nan_low), (_trim(first(1)), *flips), minimum, zero)
-
-
-def _trim(p: Array) -> Array:
-    """A parameter without leading axes of length 1, and of one entry if all are equal."""
-    if (p == p.reshape(-1)[0]).all():
-        return np.ascontiguousarray(p.reshape(-1)[:1])
-    used = next(i for i, d in enumerate(p.shape) if d != 1)
-    return np.ascontiguousarray(p.reshape(p.shape[used:]))
-
-
-def _key(x: Array) -> Array:
-    """Order-preserving map of floats (or integers) to int64; both zeros map to 0."""
-    if x.dtype.kind != "f":
-        return x.astype(np.int64)
-    bits = x.astype(np.float32).view(np.int32).astype(np.int64)
-    return np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
-
-
-def _unkey(key: Array, dtype: np.dtype) -> Array:
-    """Inverse of `_key`."""
-    if np.dtype(dtype).kind != "f":
-        return key.astype(dtype)
-    bits = np.where(key < 0, -key | 0x80000000, key).astype(np.uint32)
-    return bits.view(np.float32)

@@ -48,6 +48,11 @@ class ValueSet:
             return ValueSet.of(np.arange(np.ceil(lo), np.floor(hi) + 1))
         return ValueSet(lo, hi, integer)
 
+    @property
+    def is_interval_around_zero(self) -> bool:
+        """Whether values of both signs occur, and not just a few: the sign of zero was hardly thought of."""
+        return self.points is None and self.lo < 0 < self.hi
+
     def __str__(self) -> str:
         if self.points is not None:
             return "{" + ", ".join(f"{p:g}" for p in self.points) + "}"
@@ -152,7 +157,7 @@ def _keeps_integers(node: Node, sets: list[ValueSet]) -> bool:
 def _finite(node: Node, sets: list[ValueSet]) -> ValueSet | None:
     """The image of finite input sets. Equal inputs vary together: x - x is {0}."""
     distinct = list(dict.fromkeys(v for v in node.inputs if v is not None))
-    by_value = {v: s for v, s in zip([v for v in node.inputs if v is not None], sets, strict=True)}
+    by_value = dict(zip([v for v in node.inputs if v is not None], sets, strict=True))
     points = [by_value[v].points for v in distinct]
     if any(p is None for p in points):
         return None
@@ -185,7 +190,7 @@ def _ends(node: Node, sets: list[ValueSet]) -> tuple[float, float]:
     if not isinstance(node.op, Pointwise) or node.op.direction(index, *consts) is None:
         return unknown
     ends = []
-    s = [x for v, x in zip([v for v in node.inputs if v is not None], sets, strict=True) if v is value][0]
+    s = next(x for v, x in zip([v for v in node.inputs if v is not None], sets, strict=True) if v is value)
     with np.errstate(all="ignore"):
         for end in (s.lo, s.hi):
             args = [np.asarray(end, value.type.dtype.carrier) if i == index else c for i, c in enumerate(consts)]
