@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from unicorn import arm64_const, arm_const, riscv_const
@@ -166,11 +165,11 @@ class EmulatorRunner(Runner):
     def __init__(self, target: Target) -> None:
         super().__init__(target)
         self._machine: _Machine | None = None
-        self._path: Path | None = None
+        self._build: Runnable | None = None
 
     def run(self, request: RunRequest) -> RunResult:
-        if self._machine is None or self._path != request.build.path:
-            self._machine, self._path = _Machine(self.target, request.build), request.build.path
+        if self._machine is None or self._build is not request.build:
+            self._machine, self._build = _Machine(self.target, request.build), request.build
         machine, self._machine = self._machine, None  # a faulted machine is not used again
         check_request(request, machine.input.size)
         outputs: list[bytes] = []

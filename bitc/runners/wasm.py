@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import wasmtime
@@ -90,11 +89,11 @@ class WasmRunner(Runner):
     def __init__(self, target: Target) -> None:
         super().__init__(target)
         self._instance: _Instance | None = None
-        self._path: Path | None = None
+        self._build: Runnable | None = None
 
     def run(self, request: RunRequest) -> RunResult:
-        if self._instance is None or self._path != request.build.path:
-            self._instance, self._path = _Instance(request.build), request.build.path
+        if self._instance is None or self._build is not request.build:
+            self._instance, self._build = _Instance(request.build), request.build
         instance, self._instance = self._instance, None  # one that trapped is not used again
         check_request(request, instance.input_bytes)
         outputs, codes, layers = [], [], []

@@ -151,6 +151,20 @@ def test_a_loop_is_counted_exactly(tmp_path: Path) -> None:
     assert cost(200_001) - cost(1) == 200_000 * one
 
 
+@pytest.mark.parametrize("name", ["host", "cortex-m4", "wasm32"])
+def test_a_rebuilt_model_is_loaded_again(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(SAMPLE, folder)
+    run = open_runner(Target.load(name))
+    outputs = []
+    for constant in ("0.7f", "0.8f"):
+        text = (SAMPLE / "sample.c").read_text(encoding="utf-8").replace("0.7f", constant)
+        (folder / "sample.c").write_text(text, encoding="utf-8")
+        built = build_model(Target.load(name), folder, "sample", tmp_path / "out")
+        outputs.append(run.run(RunRequest(built, INPUTS)).outputs)
+    assert outputs[0] == expected() != outputs[1]
+
+
 @pytest.mark.parametrize(("name", "kind"), EMULATED)
 def test_stack_mark_lies_under_the_estimate(name: str, kind: str) -> None:
     used = runner(name, kind).run(RunRequest(build(name), INPUTS)).stack_bytes
