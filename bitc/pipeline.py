@@ -54,6 +54,7 @@ class Optimized:
     imported: Imported
     graph: Graph
     findings: Context
+    options: Options = Options()
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def optimize(source: str | Path | bytes, options: Options = Options()) -> Optimi
     graph = imported.graph
     for p in passes(options):
         graph = verify(p.run(graph, findings), after=type(p).__name__)
-    return Optimized(imported, graph, findings)
+    return Optimized(imported, graph, findings, options)
 
 
 def compile_model(
