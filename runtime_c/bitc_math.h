@@ -258,6 +258,48 @@ static inline float bitc_sqrtf(float x) {
     return bitc_float((q >> 1) + (uint32_t)(e + 126) * 0x00800000u);
 }
 
+/* The remainder of x / y with the sign of x, exact: long division of the mantissas. */
+static inline float bitc_fmodf(float x, float y) {
+    float a = bitc_absf(x);
+    float b = bitc_absf(y);
+    if (!(a < BITC_INF) || b == 0.0f || y != y) {
+        return BITC_NAN;
+    }
+    if (a < b) {
+        return x;
+    }
+    int32_t ea = (int32_t)(bitc_bits(a) >> 23);
+    int32_t eb = (int32_t)(bitc_bits(b) >> 23);
+    uint32_t ma = bitc_bits(a) & 0x007FFFFFu;
+    uint32_t mb = bitc_bits(b) & 0x007FFFFFu;
+    ma = ea ? ma | 0x00800000u : ma;
+    mb = eb ? mb | 0x00800000u : mb;
+    ea = ea ? ea : 1;
+    eb = eb ? eb : 1;
+    ma = ma % mb;
+    for (; ea > eb; ea--) {
+        ma = (ma + ma) % mb;
+    }
+    if (ma == 0) {
+        return bitc_with_sign(0.0f, x);
+    }
+    while (ma < 0x00800000u && ea > 1) {
+        ma = ma + ma;
+        ea--;
+    }
+    uint32_t u = ma < 0x00800000u ? ma : ma + ((uint32_t)(ea - 1) << 23);
+    return bitc_with_sign(bitc_float(u), x);
+}
+
+/* The remainder of x / y with the sign of y. */
+static inline float bitc_modf(float x, float y) {
+    float r = bitc_fmodf(x, y);
+    if (r == 0.0f) {
+        return bitc_with_sign(0.0f, y);
+    }
+    return (r < 0.0f) != (y < 0.0f) ? r + y : r;
+}
+
 /* x to the power y as in C99's pow, at most 1 ulp: exp(y log |x|) in float64, then rounded. */
 static inline float bitc_powf(float x, float y) {
     if (y == 0.0f || x == 1.0f) {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bitc import resources
 from bitc.codegen.interface import members
-from bitc.codegen.literals import Names, identifier, initializer
+from bitc.kernels.literals import Names, identifier, initializer
 from bitc.codegen.render import Renderer
 from bitc.ir.program import Buffer, Call, Kind, Layer, Program, c_size
 from bitc.schedule.memory import MemoryPlan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bitc.codegen.literals import Names, c_float
+from bitc.kernels.literals import Names, c_float
 from bitc.ir.program import Buffer, c_size
 from bitc.ir.types import TensorType
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import jinja2
 
 from bitc import resources
-from bitc.codegen.literals import c_double, c_float, c_int
+from bitc.kernels.literals import c_double, c_float, c_int
 from bitc.codegen.tidy import tidy
 from bitc.ir.program import Function
 

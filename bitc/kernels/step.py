@@ -44,12 +44,14 @@ class Arg:
     written: bool = False
     overlay: bool = False
     """Whether it may share memory with another argument: no `restrict`, and stores that may alias other types."""
+    c_type: str = ""
+    """The C type through which the memory is seen, if not its own."""
 
     @property
     def param(self) -> Param:
         if isinstance(self.operand, Packed):
             return Param(self.name, from_numpy(self.operand.data.dtype).c_type)
-        c = c_type(self.operand.type)
+        c = self.c_type or c_type(self.operand.type)
         return Param(self.name, _ALIASING.get(c, c) if self.overlay else c, not self.written, not self.overlay)
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from bitc.kernels import conv_bits, conv_dense, pool, requant
+from bitc.kernels.misc import MISC
+from bitc.kernels.movement import MOVEMENT
+from bitc.kernels.pointwise import POINTWISE
+from bitc.kernels.reduce import REDUCTIONS
 from bitc.kernels.step import Variant
 
 VARIANTS: tuple[Variant, ...] = (
@@ -12,4 +16,8 @@ VARIANTS: tuple[Variant, ...] = (
     pool.AVERAGE,
     requant.REQUANTIZE,
     requant.DEQUANTIZE,
+    POINTWISE,
+    *MOVEMENT,
+    *REDUCTIONS,
+    *MISC,
 )

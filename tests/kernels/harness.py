@@ -20,6 +20,7 @@ from bitc.lower import lower
 from bitc.schedule import MemoryPlan, plan_memory
 from bitc.target import Target
 
+OPTIMIZE = "-O2"
 WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
 
 
@@ -69,7 +70,7 @@ def write(compiled: Compiled, folder: Path) -> list[str]:
 def shared_library(compiled: Compiled, folder: Path, cc: tuple[str, ...] = ("gcc",), flags: tuple[str, ...] = ()) -> Path:
     sources = write(compiled, folder)
     out = folder / "model.so"
-    command = [*cc, *WARNINGS, "-O2", "-shared", "-fPIC", *compiled.target.feature_flags, *flags, *sources, "-o", str(out)]
+    command = [*cc, *WARNINGS, OPTIMIZE, "-shared", "-fPIC", *compiled.target.feature_flags, *flags, *sources, "-o", str(out)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[:4000]
     return out

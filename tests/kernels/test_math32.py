@@ -36,10 +36,11 @@ def lib(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
             f"void {name}_all(const float *x, float *y, long n) "
             f"{{ for (long i = 0; i < n; i++) {{ y[i] = bitc_{name}f(x[i]); }} }}"
         )
-    lines.append(
-        "void pow_all(const float *x, const float *y, float *z, long n) "
-        "{ for (long i = 0; i < n; i++) { z[i] = bitc_powf(x[i], y[i]); } }"
-    )
+    for name in ("pow", "fmod", "mod"):
+        lines.append(
+            f"void {name}_all(const float *x, const float *y, float *z, long n) "
+            f"{{ for (long i = 0; i < n; i++) {{ z[i] = bitc_{name}f(x[i], y[i]); }} }}"
+        )
     (folder / "m.c").write_text("\n".join(lines))
     out = folder / "m.so"
     flags = ["-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-Wconversion", "-Werror", f"-I{resources.runtime_c()}"]
@@ -79,6 +80,17 @@ def test_unary(lib: ctypes.CDLL, name: str) -> None:
         error = np.abs(c[finite] - exact[finite]) / np.spacing(np.abs(exact[finite]).astype(np.float32))
     assert error.max() <= ulp, (x[finite][error.argmax()], error.max())
     assert same_bits(c[~finite], exact[~finite].astype(np.float32)).all()
+
+
+def test_fmod(lib: ctypes.CDLL) -> None:
+    rng = np.random.default_rng(0)
+    x, y = np.exp(rng.normal(0, 20, (2, 200_000))).astype(np.float32) * rng.choice([-1, 1], (2, 200_000))
+    special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 2, -3, 1e-45, -3e-45, 1e38], np.float32)
+    sx, sy = (a.ravel() for a in np.meshgrid(special, special))
+    x, y = np.concatenate([x, sx]).astype(np.float32), np.concatenate([y, sy]).astype(np.float32)
+    with np.errstate(all="ignore"):
+        assert same_bits(call(lib, "fmod", x, y), np.fmod(x, y)).all()
+        assert same_bits(call(lib, "mod", x, y), np.mod(x, y)).all()
 
 
 def test_pow(lib: ctypes.CDLL) -> None:

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 
+from bitc.ir.dtypes import DType
 from bitc.ir.graph import Array
 
 _KEYWORDS = frozenset(
@@ -88,3 +89,10 @@ def initializer(array: Array) -> str:
         per_line = 16
     lines = [", ".join(texts[i : i + per_line]) for i in range(0, len(texts), per_line)]
     return ",\n".join(f"    {line}" for line in lines)
+
+
+def c_number(value: float, dtype: DType) -> str:
+    """A literal of a dense dtype."""
+    if not dtype.is_float:
+        return c_int(value, dtype.c_type)
+    return c_float(value) if dtype.bits == 32 else c_double(value)

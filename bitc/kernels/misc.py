@@ -1,0 +1,70 @@
+"""Product of two computed matrices, and FINN's MultiThreshold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bitc.ir.graph import Node
+from bitc.kernels.loops import broadcast_strides, index, nest
+from bitc.kernels.step import Arg, Step, Variant, first_reason, out, product
+from bitc.ops.binary import MultiThreshold
+from bitc.ops.linear import MatMul
+from bitc.target import Target
+
+
+def _matmul_accepts(node: Node, target: Target) -> str:
+    return first_reason((bool(node.output.type.dtype.c_type), f"of {node.output.type.dtype}"))
+
+
+def _matmul_build(node: Node, target: Target) -> tuple[Step, ...]:
+    a, b, y = node.input(0), node.input(1), node.output
+    left = a.shape if a.type.rank > 1 else (1, *a.shape)
+    right = b.shape if b.type.rank > 1 else (*b.shape, 1)
+    m, k, n = left[-2], left[-1], right[-1]
+    batch = y.shape[: y.type.rank - (a.type.rank > 1) - (b.type.rank > 1)]
+    steps = [[s * size for s in broadcast_strides(shape, batch)]
+             for shape, size in ((left[:-2], m * k), (right[:-2], k * n))]  # fmt: skip
+    dims = nest(batch, steps)
+    context: dict[str, Any] = {
+        "dims": [d.size for d in dims],
+        "a_index": index(dims, 0),
+        "b_index": index(dims, 1),
+        "m": m,
+        "k": k,
+        "n": n,
+        "t": y.type.dtype.c_type,
+    }
+    args = (out(node), Arg("a", a), Arg("b", b))
+    return (Step("matmul", "kernels/matmul.j2", args, context, ("bitc_defs.h",)),)
+
+
+def _matmul_cost(node: Node, target: Target) -> float:
+    return float(node.output.type.size * node.input(0).type.channels)
+
+
+def _steps_accepts(node: Node, target: Target) -> str:
+    return first_reason((node.input(0).type.dtype.c_type == "float", f"of {node.input(0).type.dtype}"))
+
+
+def _steps_build(node: Node, target: Target) -> tuple[Step, ...]:
+    op, x, t = node.op, node.input(0), node.input(1)
+    assert isinstance(op, MultiThreshold)
+    axis = x.type.rank + op.axis
+    context = {
+        "outer": product(x.shape[:axis]),
+        "channels": x.shape[axis],
+        "inner": product(x.shape[axis + 1 :]),
+        "steps": t.shape[1],
+        "per_channel": t.shape[0] > 1,
+        "t_t": t.type.dtype.c_type,
+        "scale": op.scale,
+        "bias": op.bias,
+    }
+    args = (out(node, overlay=True), Arg("x", x, overlay=True), Arg("t", t))
+    return (Step("multi_threshold", "kernels/multi_threshold.j2", args, context, ("bitc_defs.h",), inplace="x"),)
+
+
+MISC = (
+    Variant("matmul", (MatMul,), _matmul_accepts, _matmul_build, _matmul_cost),
+    Variant("multi_threshold", (MultiThreshold,), _steps_accepts, _steps_build),
+)

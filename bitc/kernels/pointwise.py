@@ -1,0 +1,55 @@
+"""Pointwise operators: a loop nest, and one row per operator with its C statements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bitc.ir.dtypes import BOOL
+from bitc.ir.graph import Node
+from bitc.kernels.loops import broadcast_strides, index, nest
+from bitc.kernels.pointwise_rows import ROWS
+from bitc.kernels.step import Arg, Step, Variant, first_reason, out
+from bitc.ops.base import Pointwise
+from bitc.target import Target
+
+OPERANDS = "abcdefgh"
+
+
+def _accepts(node: Node, target: Target) -> str:
+    types = [v.type for v in node.inputs if v is not None]
+    packed = any(t.dtype.is_packed for t in [*types, node.output.type])
+    no_c = [str(t.dtype) for t in [*types, node.output.type] if not t.dtype.c_type and not t.dtype.is_packed]
+    if type(node.op) not in ROWS:
+        return "no C expression"
+    return first_reason(
+        (not packed, "a tensor is packed"),
+        (not no_c, f"{', '.join(no_c)} has no C type"),
+        (bool(_body(node)), f"no C expression for {types[0].dtype if types else 'nothing'}"),
+    )
+
+
+def _body(node: Node) -> str:
+    types = [v.type for v in node.inputs if v is not None]
+    row = ROWS[type(node.op)]
+    return row(node.op, types[-1].dtype, node.output.type.dtype) or ""
+
+
+def _build(node: Node, target: Target) -> tuple[Step, ...]:
+    operands, y = [v for v in node.inputs if v is not None], node.output
+    strides = [broadcast_strides(v.shape, y.shape) for v in operands]
+    dims = nest(y.shape, strides)
+    whole = next((i for i, v in enumerate(operands) if v.shape == y.shape and not v.is_const), -1)
+    context: dict[str, Any] = {
+        "dims": [d.size for d in dims],
+        "loads": [(OPERANDS[i], v.type.dtype.c_type, index(dims, i)) for i, v in enumerate(operands)],
+        "y_t": y.type.dtype.c_type,
+        "body": _body(node),
+        "is_bool": y.type.dtype is BOOL,
+    }
+    overlay = whole >= 0
+    args = (out(node, overlay), *(Arg(f"x{OPERANDS[i]}", v, overlay=overlay) for i, v in enumerate(operands)))
+    inplace = f"x{OPERANDS[whole]}" if overlay else ""
+    return (Step(type(node.op).__name__.lower(), "kernels/pointwise.j2", args, context, ("bitc_math.h",), inplace),)
+
+
+POINTWISE = Variant("pointwise", (Pointwise,), _accepts, _build)

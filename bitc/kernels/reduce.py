@@ -1,0 +1,124 @@
+"""Reductions, softmax and arg max: loops over kept axes, then over reduced ones in row-major order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bitc.ir.dtypes import DType
+from bitc.ir.graph import Node, Op
+from bitc.kernels.literals import c_number
+from bitc.kernels.loops import index, nest, row_major
+from bitc.kernels.step import Arg, Step, Variant, first_reason, out, product
+from bitc.ops import reduce as ops
+from bitc.target import Target
+
+Fold = Callable[[DType, int], tuple[str, str, str]]
+"""(dtype, count) → start value, statement that folds `v` into `best`, result."""
+
+
+def _arithmetic(op: str, start: str) -> Fold:
+    def fold(t: DType, count: int) -> tuple[str, str, str]:
+        if t.is_float:
+            return start, f"best = best {op} v;", "best"
+        u = "uint64_t" if t.bits == 64 else "uint32_t"
+        return start, f"best = ({t.c_type})(({u})best {op} ({u})v);", "best"
+
+    return fold
+
+
+def _mean(t: DType, count: int) -> tuple[str, str, str]:
+    start, step, _ = _arithmetic("+", "0")(t, count)
+    return start, step, f"best / {c_number(count, t)}" if t.is_float else f"({t.c_type})(best / {count})"
+
+
+def _limit(comparison: str, end: Callable[[DType], float]) -> Fold:
+    def fold(t: DType, count: int) -> tuple[str, str, str]:
+        return c_number(end(t), t), f"best = v {comparison} best ? v : best;", "best"
+
+    return fold
+
+
+FOLDS: dict[type[Op], Fold] = {
+    ops.ReduceSum: _arithmetic("+", "0"),
+    ops.ReduceProd: _arithmetic("*", "1"),
+    ops.ReduceMean: _mean,
+    ops.ReduceMax: _limit(">", lambda t: t.min),
+    ops.ReduceMin: _limit("<", lambda t: t.max),
+}
+
+
+def _accepts(node: Node, target: Target) -> str:
+    x = node.input(0).type
+    return first_reason(
+        (bool(x.dtype.c_type), f"the input is {x.dtype}"),
+        (x.size > 0, "an empty tensor"),
+    )
+
+
+def _reduce_accepts(node: Node, target: Target) -> str:
+    return _accepts(node, target) or first_reason((type(node.op) in FOLDS, "no C for this reduction"))
+
+
+def _split(shape: Sequence[int], axes: Sequence[int]) -> tuple[Any, Any]:
+    steps = row_major(shape)
+    kept = [a for a in range(len(shape)) if a not in axes]
+    outer = nest([shape[a] for a in kept], [[steps[a] for a in kept]])
+    inner = nest([shape[a] for a in axes], [[steps[a] for a in axes]])
+    return outer, inner
+
+
+def _reduce_build(node: Node, target: Target) -> tuple[Step, ...]:
+    op, x = node.op, node.input(0)
+    assert isinstance(op, ops.Reduce)
+    outer, inner = _split(x.shape, op.axes)
+    start, step, result = FOLDS[type(op)](x.type.dtype, product([x.shape[a] for a in op.axes]))
+    context: dict[str, Any] = {
+        "outer": [d.size for d in outer],
+        "inner": [d.size for d in inner],
+        "index": f"{index(outer, 0, name='o')} + {index(inner, 0)}",
+        "t": x.type.dtype.c_type,
+        "start": start,
+        "step": step,
+        "result": result,
+    }
+    args = (out(node), Arg("x", x))
+    return (Step(type(op).__name__.lower(), "kernels/reduce.j2", args, context, ("bitc_math.h",)),)
+
+
+def _axis(shape: Sequence[int], axis: int) -> dict[str, Any]:
+    return {"outer": product(shape[:axis]), "n": shape[axis], "inner": product(shape[axis + 1 :])}
+
+
+def _softmax_build(node: Node, target: Target) -> tuple[Step, ...]:
+    op, x = node.op, node.input(0)
+    assert isinstance(op, ops.Softmax)
+    context = {**_axis(x.shape, op.axis), "log": isinstance(op, ops.LogSoftmax)}
+    args = (out(node, overlay=True), Arg("x", x, overlay=True))
+    return (Step(type(op).__name__.lower(), "kernels/softmax.j2", args, context, ("bitc_math.h",), inplace="x"),)
+
+
+def _arg_build(node: Node, target: Target) -> tuple[Step, ...]:
+    op, x = node.op, node.input(0)
+    assert isinstance(op, ops.ArgMax | ops.ArgMin)
+    better = ">" if isinstance(op, ops.ArgMax) else "<"
+    context = {
+        **_axis(x.shape, op.axis),
+        "t": x.type.dtype.c_type,
+        "better": better + ("=" if op.last else ""),
+        "is_float": x.type.dtype.is_float,
+        "last": op.last,
+    }
+    args = (out(node), Arg("x", x))
+    return (Step(type(op).__name__.lower(), "kernels/arg.j2", args, context, ("bitc_defs.h",)),)
+
+
+def _float32(node: Node, target: Target) -> str:
+    return first_reason((node.input(0).type.dtype.c_type == "float", f"not float32: {node.input(0).type.dtype}"))
+
+
+REDUCTIONS = (
+    Variant("reduce", (ops.Reduce,), _reduce_accepts, _reduce_build),
+    Variant("softmax", (ops.Softmax,), _float32, _softmax_build),
+    Variant("arg", (ops.ArgMax, ops.ArgMin), _accepts, _arg_build),
+)
