@@ -146,13 +146,19 @@ def _check_not_empty(node: Node) -> None:
 def _reference(
     model: ModelProto, folder: Path | None, nodes: list[NodeProto], read: set[str], graph: Graph
 ) -> bytes | None:
-    """The model for onnxruntime: needed nodes in order and their data, fixed shapes, no unused opsets."""
+    """The model for onnxruntime: needed nodes in order and their data, fixed shapes, no repeated names,
+    no unused opsets."""
     if any(is_qonnx(n.domain, n.op_type) for n in nodes):
         return None
     out = ModelProto()
     out.CopyFrom(model)
     del out.graph.node[:], out.graph.value_info[:], out.functions[:], out.opset_import[:]
     out.graph.node.extend(nodes)
+    seen: set[str] = set()
+    for node in out.graph.node:
+        if node.name in seen:  # names are optional there, but must not repeat
+            node.name = ""
+        seen.add(node.name)
     domains = {""} | {d for n in nodes for d in _domains(n)}
     out.opset_import.extend(o for o in model.opset_import if _default(o.domain) in domains)
     kept = graph_inputs(out.graph)

@@ -131,10 +131,10 @@ def split(ctx: Context) -> list[Value]:
     if ctx.opset >= 13 and ctx.optional(1) is not None:
         given = ctx.ints(1, "the sizes of a split")
     if given is None:
-        count = ctx.attrs.int_("num_outputs", count) if ctx.opset >= 18 else count
+        if ctx.opset >= 18 and ctx.attrs.int_("num_outputs", count) != count:
+            raise ctx.invalid(f"num_outputs does not match its {count} outputs")
         step = -(-size // max(1, count))
-        given = tuple(max(0, min(step, size - i * step)) for i in range(len(ctx.node.output)))
-    ctx.attrs.ignore("num_outputs")
+        given = tuple(max(0, min(step, size - i * step)) for i in range(count))
     if sum(given) != size or len(given) != len(ctx.node.output) or min(given) < 0:
         raise ctx.invalid(f"{x.type} does not split into {list(given)} on axis {axis}")
     values, start = [], 0
