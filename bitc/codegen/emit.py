@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from bitc import resources
 from bitc.codegen.interface import members
-from bitc.kernels.literals import Names, identifier, initializer
 from bitc.codegen.render import Renderer
 from bitc.ir.program import Buffer, Call, Kind, Layer, Program, c_size
+from bitc.kernels.literals import Names, identifier, initializer
 from bitc.schedule.memory import MemoryPlan
 from bitc.target import Target
 
@@ -137,5 +137,3 @@ def _describe(index: int, layer: Layer) -> str:
     if layer.weights_bytes:
         parts.append(f"{layer.weights_bytes} bytes of constants")
     return "; ".join(p for p in parts if p)
-
-

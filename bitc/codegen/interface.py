@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bitc.kernels.literals import Names, c_float
 from bitc.ir.program import Buffer, c_size
 from bitc.ir.types import TensorType
+from bitc.kernels.literals import Names, c_float
 
 
 @dataclass(frozen=True)

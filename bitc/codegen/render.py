@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import jinja2
 
 from bitc import resources
-from bitc.kernels.literals import c_double, c_float, c_int
 from bitc.codegen.tidy import tidy
 from bitc.ir.program import Function
+from bitc.kernels.literals import c_double, c_float, c_int
 
 
 class Renderer:

@@ -127,4 +127,3 @@ def cost(node: Node, target: Target) -> float:
 
 
 VARIANT = Variant("conv_bits", (Conv2D,), accepts, build, cost)
-

@@ -171,7 +171,9 @@ ROWS: dict[type[Op], Row] = {
     u1.Tanh: _call("tanh"),
     u1.Sigmoid: _call("sigmoid"),
     u1.Erf: _call("erf"),
-    u1.Softplus: floats("r = bitc_expf(-bitc_absf(a));\nr = 1.0f + r;\nr = bitc_logf(r);\nr = (a > 0.0f ? a : 0.0f) + r;"),
+    u1.Softplus: floats(
+        "r = bitc_expf(-bitc_absf(a));\nr = 1.0f + r;\nr = bitc_logf(r);\nr = (a > 0.0f ? a : 0.0f) + r;"
+    ),
     u1.Softsign: floats("r = 1.0f + bitc_absf(a);\nr = a / r;"),
     u1.Sqrt: _call("sqrt"),
     u1.Reciprocal: floats("r = 1.0f / a;"),

@@ -139,5 +139,3 @@ def mac_kind(node: Node) -> tuple[str, int]:
     if TERN in (x.dtype, w.dtype) and x.dtype.is_packed and w.dtype.is_packed:
         return "ternary", macs
     return ("int8" if x.dtype.is_integer and w.dtype.is_integer else "float"), macs
-
-

@@ -89,9 +89,7 @@ def _inplace(calls: Sequence[Call], spans: dict[Buffer, tuple[int, int]]) -> dic
     return owner
 
 
-def _blocks(
-    program: Program, spans: dict[Buffer, tuple[int, int]], owner: dict[Buffer, Buffer]
-) -> dict[Buffer, Block]:
+def _blocks(program: Program, spans: dict[Buffer, tuple[int, int]], owner: dict[Buffer, Buffer]) -> dict[Buffer, Block]:
     align: dict[Buffer, int] = {}
     for b in program.buffers():
         if b.root.kind is Kind.ARENA:

@@ -67,10 +67,23 @@ def write(compiled: Compiled, folder: Path) -> list[str]:
     return [str(folder / n) for n in compiled.files if n.endswith(".c")]
 
 
-def shared_library(compiled: Compiled, folder: Path, cc: tuple[str, ...] = ("gcc",), flags: tuple[str, ...] = ()) -> Path:
+def shared_library(
+    compiled: Compiled, folder: Path, cc: tuple[str, ...] = ("gcc",), flags: tuple[str, ...] = ()
+) -> Path:
     sources = write(compiled, folder)
     out = folder / "model.so"
-    command = [*cc, *WARNINGS, OPTIMIZE, "-shared", "-fPIC", *compiled.target.feature_flags, *flags, *sources, "-o", str(out)]
+    command = [
+        *cc,
+        *WARNINGS,
+        OPTIMIZE,
+        "-shared",
+        "-fPIC",
+        *compiled.target.feature_flags,
+        *flags,
+        *sources,
+        "-o",
+        str(out),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[:4000]
     return out
@@ -123,7 +136,9 @@ def _struct(types: list[TensorType]) -> tuple[np.ndarray, int]:
     return memory[start : start + size], start
 
 
-def check(graph: Graph, target: Target, folder: Path, feeds: dict[str, np.ndarray], **build: tuple[str, ...]) -> Compiled:
+def check(
+    graph: Graph, target: Target, folder: Path, feeds: dict[str, np.ndarray], **build: tuple[str, ...]
+) -> Compiled:
     """Compile, run, and compare every output with the oracle, bit for bit (any NaN equals any NaN)."""
     compiled = compile_graph(graph, target)
     library = ctypes.CDLL(str(shared_library(compiled, folder, **build)))
