@@ -16,9 +16,11 @@ from bitc.errors import UsageError
 from bitc.frontend import Imported, load
 from bitc.ir.graph import Graph
 from bitc.ir.program import Program
+from bitc.ir.rewrite import name_outputs
 from bitc.ir.verify import verify
 from bitc.kernels import Selection, assign_layouts, select
 from bitc.lower import lower
+from bitc.ops.movement import Reshape
 from bitc.passes.binarize import Binarize
 from bitc.passes.channels_last import ChannelsLast
 from bitc.passes.context import Context, Pass
@@ -95,6 +97,7 @@ def optimize(source: str | Path | bytes, options: Options = Options()) -> Optimi
     graph = imported.graph
     for p in passes(options):
         graph = verify(p.run(graph, findings), after=type(p).__name__)
+    graph = name_outputs(graph, [v.name for v in imported.graph.outputs], lambda t: Reshape(t.shape))
     return Optimized(imported, graph, findings, options)
 
 

@@ -135,6 +135,21 @@ def rewrite(graph: Graph, rule: Rule) -> Graph:
     return dead_code(Graph(graph.name, graph.inputs, outputs, tuple(rw.nodes)))
 
 
+def name_outputs(graph: Graph, names: Sequence[str], same: Callable[[TensorType], Op]) -> Graph:
+    """Give every output its name and a value of its own: one that is an input, a constant or listed twice gets a node
+    of the identity operator `same(type)`."""
+    nodes, outputs, taken = list(graph.nodes), [], set(graph.inputs)
+    for value, name in zip(graph.outputs, names, strict=True):
+        if value in taken or value.is_const:
+            copy = Value(name, value.type, origin=value.origin)
+            nodes.append(Node(same(value.type), (value,), (copy,), f"output {name}"))
+            value = copy
+        value.name = name
+        taken.add(value)
+        outputs.append(value)
+    return Graph(graph.name, graph.inputs, tuple(outputs), tuple(nodes))
+
+
 def dead_code(graph: Graph) -> Graph:
     """Remove nodes none of whose outputs is read."""
     live = set(graph.outputs)

@@ -39,8 +39,8 @@ def _rule(rw: Rewriter, node: Node) -> Value | None:
         return None
     if quantizer is None or not isinstance(quantizer.op, Requantize):
         return None
-    params = quantizer.inputs[1:]
-    if any(p is None or p.type.size != 1 for p in params):
+    params = [_scalar(rw, p) for p in quantizer.inputs[1:]]
+    if None in params:
         return None
     row = (1, 1, 1, x.type.size)
     source = rw.emit(Reshape(row), quantizer.input(0), at=quantizer.origin)
@@ -49,3 +49,10 @@ def _rule(rw: Rewriter, node: Node) -> Value | None:
     weights = rw.const(w.array.reshape(w.shape[0], *row[1:]), w.name, w.type.with_shape((w.shape[0], *row[1:])))
     op = replace(op, window=Window())
     return rw.emit(op, codes, weights, *node.inputs[2:], at=node.origin, name=node.output.name)
+
+
+def _scalar(rw: Rewriter, p: Value | None) -> Value | None:
+    """A parameter that is the same for every element, as one element; None if it is not."""
+    if p is None or not p.is_const or not (p.array == p.array.reshape(-1)[0]).all():
+        return None
+    return rw.const(p.array.reshape(-1)[:1], p.name)
