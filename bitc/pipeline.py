@@ -28,7 +28,9 @@ from bitc.passes.dense import DenseAsConv
 from bitc.passes.flat_windows import FlattenWindows
 from bitc.passes.fuse import FuseEpilogues
 from bitc.passes.pads import FoldPads
+from bitc.passes.scales import LiftScales
 from bitc.passes.sign_zero import SignOfZero
+from bitc.passes.simplify import Simplify
 from bitc.passes.straight_through import StraightThrough
 from bitc.schedule import MemoryPlan, plan_memory
 from bitc.target import Target
@@ -77,11 +79,13 @@ class Compiled:
 def passes(options: Options) -> list[Pass]:
     """The passes in order."""
     return [
-        StraightThrough(),  # first: what looks like arithmetic hides two-valued tensors
+        Simplify(),  # one value for equal expressions: StraightThrough compares by identity
+        StraightThrough(),  # before all that look at values: what looks like arithmetic hides two-valued tensors
         SignOfZero(options.sign0),
         ChannelsLast(),  # before DenseAsConv, so that Reshape and Transpose stand right before a MatMul
         DenseAsConv(),
         ChannelsLast(),  # the Transposes that dense layers have made free
+        LiftScales(),  # before Binarize: signs times a computed number are not two-valued
         FoldPads(),  # before Binarize: a zero is no ±1, a skipped tap is
         Binarize(options.tolerance),
         FlattenWindows(),

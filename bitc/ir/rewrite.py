@@ -130,7 +130,8 @@ def rewrite(graph: Graph, rule: Rule) -> Graph:
             continue
         values = (result,) if isinstance(result, Value) else result
         for old, new in zip(node.outputs, values, strict=True):
-            rw.replace(old, new)
+            if old is not new:
+                rw.replace(old, new)
     outputs = tuple(rw.map.get(v, v) for v in graph.outputs)
     return dead_code(Graph(graph.name, graph.inputs, outputs, tuple(rw.nodes)))
 
@@ -148,6 +149,21 @@ def name_outputs(graph: Graph, names: Sequence[str], same: Callable[[TensorType]
         taken.add(value)
         outputs.append(value)
     return Graph(graph.name, graph.inputs, tuple(outputs), tuple(nodes))
+
+
+def in_order(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """Nodes sorted so that each follows those it reads from; as they are where that is so already."""
+    producers = {v: n for n in nodes for v in n.outputs}
+    done: dict[Node, None] = {}
+    stack = list(reversed(nodes))
+    while stack:
+        node = stack[-1]
+        needed = [producers[v] for v in node.inputs if v in producers and producers[v] not in done]
+        if needed:
+            stack.extend(needed)
+            continue
+        done.setdefault(stack.pop())
+    return tuple(done)
 
 
 def dead_code(graph: Graph) -> Graph:

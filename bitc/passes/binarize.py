@@ -11,13 +11,13 @@ become two bit planes; integer inputs (an 8-bit image) are taken as integers; re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bitc.ir.dtypes import BIT1, FLOAT32
 from bitc.ir.graph import Array, Graph, Node, Value
-from bitc.ir.rewrite import Rewriter, rewrite
+from bitc.ir.rewrite import Builder, Rewriter, dead_code, in_order, rewrite
 from bitc.ir.types import DENSE, Quant, TensorType
 from bitc.ops.binary import Mul
 from bitc.ops.linear import Conv2D
@@ -27,8 +27,8 @@ from bitc.passes.context import Context, Found
 from bitc.passes.context import Declined as DeclinedLayer
 from bitc.passes.weights import BinaryWeights, two_valued
 
-_MIN_TAPS = 8
-"""Products per output from which weight bits pay against real inputs."""
+_MIN_PRODUCTS = 8
+"""Products per output from which bits pay. A kernel of one weight is always two-valued."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class Binarize:
                 return None
             return self._convert(rw, node, finder, ctx)
 
-        return rewrite(graph, rule)
+        graph = rewrite(graph, rule)
+        return graph if finder is None else _read_codes(graph, finder.found)
 
     def _convert(self, rw: Rewriter, node: Node, finder: CodeFinder, ctx: Context) -> Value | None:
         assert isinstance(node.op, Conv2D)
@@ -60,6 +61,10 @@ class Binarize:
         def declined(why: str) -> None:
             ctx.not_binary.append(DeclinedLayer(node.origin, why))
 
+        products = w.type.size // w.shape[0]
+        if products < _MIN_PRODUCTS:
+            declined(f"{products} product{'s' if products > 1 else ''} per output: too few to gain from bits")
+            return None
         found = two_valued(w.array, self.tolerance)
         if isinstance(found, str):
             declined(found)
@@ -83,8 +88,8 @@ class Binarize:
     ) -> Value | None:
         """Real input against weight bits: a product is an addition or a subtraction, and weights take 1/32."""
         assert callable(declined)
-        if found.bits[0].size < _MIN_TAPS or found.bits.all() or not found.bits.any():
-            declined(f"weights are two-valued, but {codes.why}; too few taps to gain from weight bits")
+        if found.bits.all() or not found.bits.any():
+            declined(f"weights are all equal (a filter, not a binary layer), and {codes.why}")
             return None
         declined(f"weights are two-valued and stored as bits, but {codes.why}")
         w = node.input(1)
@@ -94,6 +99,25 @@ class Binarize:
             return acc
         alpha = rw.const(found.alpha, f"{w.name}.alpha")
         return rw.emit(Mul(), acc, alpha, at=node.origin, name=node.output.name)
+
+
+def _read_codes(graph: Graph, found: dict[Value, Value]) -> Graph:
+    """Let real readers of a tensor whose codes are computed read those, so that it is computed once."""
+    live = {v for n in graph.nodes for v in n.inputs if v is not None}
+    builder = Builder()
+    for v in (v for n in graph.nodes for v in n.outputs):
+        builder.unique(v.name)
+    decoded: dict[Value, Value] = {}
+    for x, codes in found.items():
+        quant = codes.type.quant
+        if x in live | set(graph.outputs) and codes in live and quant is not None:
+            at = next(n.origin for n in graph.nodes if x in n.outputs)
+            decoded[x] = builder.emit(Dequantize(quant), codes, at=at, name=x.name, origin=x.origin)
+    if not decoded:
+        return graph
+    readers = [replace(n, inputs=tuple(v if v is None else decoded.get(v, v) for v in n.inputs)) for n in graph.nodes]
+    outputs = tuple(decoded.get(v, v) for v in graph.outputs)
+    return dead_code(Graph(graph.name, graph.inputs, outputs, in_order([*readers, *builder.nodes])))
 
 
 def _weights_form(found: BinaryWeights) -> str:

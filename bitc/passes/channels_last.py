@@ -23,6 +23,7 @@ from bitc.ops.binary import MultiThreshold
 from bitc.ops.movement import Concat, Pad, Reshape, Slice, Transpose
 from bitc.ops.reduce import ArgMax, ArgMin, Reduce, Softmax
 from bitc.passes.context import Context
+from bitc.passes.simplify import squeeze_broadcast
 
 _LIMIT = 1 << 16
 """Largest constant, in elements, that may grow because it is moved with its data."""
@@ -45,7 +46,7 @@ def _rule(rw: Rewriter, node: Node) -> Value | None:
     if isinstance(node.op, Transpose):
         return _merge_transpose(rw, node)
     if isinstance(node.op, Reshape):
-        return _merge_reshape(rw, node)
+        return _merge_reshape(rw, node) or _sink_below_reshape(rw, node)
     if isinstance(node.op, Pointwise):
         return _sink_below_pointwise(rw, node)
     if isinstance(node.op, Reduce | Softmax | ArgMax | ArgMin | Concat | Pad | Slice):
@@ -83,37 +84,89 @@ def _merge_reshape(rw: Rewriter, node: Node) -> Value | None:
     return None
 
 
+def _sink_below_reshape(rw: Rewriter, node: Node) -> Value | None:
+    """Reshape(Transpose(x)) = Transpose(Reshape(x)), if the axes that are split or merged lie together in x."""
+    transpose = rw.producer(node.input(0))
+    if transpose is None or not isinstance(transpose.op, Transpose):
+        return None
+    x, perm, shape = transpose.input(0), transpose.op.perm, node.output.shape
+    groups = _axis_groups(node.input(0).shape, shape)
+    sources = [[perm[i] for i in inner] for inner, _ in groups]
+    if any(s != list(range(s[0], s[0] + len(s))) for s in sources):
+        return None
+    order = sorted(range(len(groups)), key=lambda g: sources[g])
+    axes = [axis for g in order for axis in groups[g][1]]  # of the output, in the order of x
+    moved = rw.emit(Reshape(tuple(shape[a] for a in axes)), x, at=node.origin, name=node.output.name)
+    outer = Transpose(tuple(int(i) for i in np.argsort(axes)))
+    if node.output.origin is not None:
+        moved.origin = _back(node.output.origin, outer, moved.shape)
+    return rw.emit(outer, moved, at=transpose.origin, name=node.output.name)
+
+
+def _axis_groups(a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
+    """The finest split of both shapes into runs of axes with equal numbers of elements; empty if there is none."""
+    groups: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(a) and j < len(b):
+        left, right, m, n = [i], [j], a[i], b[j]
+        while m != n:
+            if m < n:
+                i += 1
+                left.append(i)
+                m *= a[i]
+            else:
+                j += 1
+                right.append(j)
+                n *= b[j]
+        groups.append((left, right))
+        i, j = i + 1, j + 1
+    if groups:  # trailing axes of length 1
+        groups[-1][0].extend(range(i, len(a)))
+        groups[-1][1].extend(range(j, len(b)))
+    return groups
+
+
 def _sink_below_pointwise(rw: Rewriter, node: Node) -> Value | None:
-    """f(M(x), c) = M(f(x, M^-1(c))), all computed inputs moved alike."""
-    movers = [rw.producer(v) for v in node.inputs if v is not None and not v.is_const]
+    """f(M(x), c) = M(f(x, M^-1(c))): every operand of full size is moved alike, the others are small."""
+    after = node.output.shape
+    movers = [rw.producer(v) for v in node.inputs if v is not None and not v.is_const and v.shape == after]
     first = movers[0] if movers else None
     if first is None or not isinstance(first.op, Transpose | Reshape):
         return None
     if isinstance(node.op, MultiThreshold):
         return _sink_below_multithreshold(rw, node, first)
-    before, after = first.input(0).shape, first.output.shape
-    if node.output.shape != after:
+    before = first.input(0).shape
+    if any(m is None or m.op != first.op or m.input(0).shape != before for m in movers):
         return None
-    for m in movers:
-        if m is None or m.op != first.op or m.input(0).shape != before:
-            return None
     inputs: list[Value | None] = []
     for v in node.inputs:
-        if v is None:
-            inputs.append(None)
-        elif v.is_const:
-            moved = _move_back(v.array, first.op, before, after)
-            if moved is None:
-                return None
-            inputs.append(v if moved is v.array else rw.const(moved, v.name))
-        else:
-            mover = rw.producer(v)
-            assert mover is not None
-            inputs.append(mover.input(0))
+        moved = v if v is None else _moved_operand(rw, v, first.op, before, after)
+        if v is not None and moved is None:
+            return None
+        inputs.append(moved)
     inner = rw.emit(node.op, *inputs, at=node.origin, name=node.output.name)
     if node.output.origin is not None:
         inner.origin = _back(node.output.origin, first.op, before)
     return rw.emit(first.op, inner, at=first.origin, name=node.output.name)
+
+
+def _moved_operand(
+    rw: Rewriter, v: Value, mover: Transpose | Reshape, before: tuple[int, ...], after: tuple[int, ...]
+) -> Value | None:
+    """The operand that has to stand before `mover` in place of v; None if it is not worth it."""
+    if v.is_const:
+        moved = _move_back(v.array, mover, before, after)
+        return moved if moved is None else (v if moved is v.array else rw.const(moved, v.name))
+    own = rw.producer(v)
+    if own is not None and own.op == mover and (v.shape == after or isinstance(mover, Transpose)):
+        return own.input(0)
+    if v.type.size == 1:
+        return rw.emit(Reshape((1,) * len(before)), v, at=own.origin if own else "", name=v.name)
+    if isinstance(mover, Reshape):
+        return None
+    if v.type.rank < len(after):
+        v = rw.emit(Reshape((1,) * (len(after) - v.type.rank) + v.shape), v, name=v.name)
+    return rw.emit(Transpose(tuple(int(i) for i in np.argsort(mover.perm))), v, name=v.name)
 
 
 def _sink_below_multithreshold(rw: Rewriter, node: Node, mover: Node) -> Value | None:
@@ -145,16 +198,7 @@ def _move_back(c: Array, mover: Transpose | Reshape, before: tuple[int, ...], af
         return np.ascontiguousarray(c.transpose(np.argsort(mover.perm)))
     if prod(after) > _LIMIT:
         return None
-    return _squeeze_broadcast(np.broadcast_to(c, after).reshape(before))
-
-
-def _squeeze_broadcast(c: Array) -> Array:
-    """Reduce every axis along which the array does not vary to length 1."""
-    for axis in range(c.ndim):
-        first = c.take([0], axis)
-        if np.array_equal(np.broadcast_to(first, c.shape), c, equal_nan=c.dtype.kind == "f"):
-            c = first
-    return np.ascontiguousarray(c)
+    return squeeze_broadcast(np.broadcast_to(c, after).reshape(before))
 
 
 def _sink_below_axes(rw: Rewriter, node: Node) -> Value | None:

@@ -52,6 +52,15 @@ class CodeFinder:
         self._sets = ValueSets(rw)
         self._known: dict[Value, Value | Declined] = {}
 
+    @property
+    def found(self) -> dict[Value, Value]:
+        """The codes found so far, by the computed tensor of reals that they stand for."""
+        return {
+            x: codes
+            for x, codes in self._known.items()
+            if isinstance(codes, Value) and not x.is_const and not self._is_decoded(x)
+        }
+
     def codes(self, x: Value, padded: bool) -> Codes | Declined:
         """Codes of a convolution's input. `padded`: the convolution has zero padding, so zero must be the value of a
         skipped tap, which it is only where `middle` is 0."""
@@ -162,6 +171,10 @@ class CodeFinder:
         """Whether the zero comes from a Sign of a real of either sign, not from a quantizer with three values."""
         signs = [self._sets[n.input(0)] for n in chain.nodes if isinstance(n.op, Sign)]
         return bool(signs) and all(s.is_interval_around_zero for s in signs)
+
+    def _is_decoded(self, x: Value) -> bool:
+        node = self._rw.producer(x)
+        return node is not None and isinstance(node.op, Dequantize)
 
     def _shared(self, value: Value, inside: set[Value]) -> bool:
         return any(not inside.intersection(n.outputs) for n in self._rw.readers(value)) or self._rw.is_output(value)

@@ -14,7 +14,7 @@ from math import prod
 
 import numpy as np
 
-from bitc.ir.graph import Graph, Node, Value
+from bitc.ir.graph import Array, Graph, Node, Value
 from bitc.ir.rewrite import Rewriter, rewrite
 from bitc.ops.linear import Conv2D, MatMul
 from bitc.ops.movement import Reshape, Transpose
@@ -33,26 +33,32 @@ class DenseAsConv:
 def _rule(rw: Rewriter, node: Node) -> Value | None:
     if not isinstance(node.op, MatMul):
         return None
-    x, w = node.inputs
-    assert x is not None and w is not None
-    if x.is_const or not w.is_const or len(w.shape) != 2 or w.type.dtype.is_integer:
+    a, b = node.input(0), node.input(1)
+    if min(a.type.rank, b.type.rank) < 1 or a.type.dtype.is_integer or a.is_const == b.is_const:
         return None
+    name, at = node.output.name, node.origin
+    if b.is_const:
+        return _dense(rw, a, b.array, at, name) if b.type.rank == 2 else None
+    if a.type.rank != 2 or b.type.rank < 2:
+        return None
+    # A constant matrix on the left: W x = (x^T W^T)^T
+    swap = Transpose((*range(b.type.rank - 2), b.type.rank - 1, b.type.rank - 2))
+    return rw.emit(swap, _dense(rw, rw.emit(swap, b, at=at), a.array.T, at, name), at=at, name=name)
+
+
+def _dense(rw: Rewriter, x: Value, w: Array, at: str, name: str) -> Value:
+    """``x @ w`` as a convolution."""
     k, n = w.shape
-    columns = w.array.T  # [N, K]
-    source, shape, columns = _through_flatten(rw, x, columns)
+    source, shape, columns = _through_flatten(rw, x, w.T)
     if shape is None:
-        pixels = x.type.size // k
-        source = rw.emit(Reshape((1, 1, pixels, k)), source, at=node.origin)
+        source = rw.emit(Reshape((1, 1, x.type.size // k, k)), source, at=at)
         shape = (1, 1, k)
-    weights = rw.const(columns.reshape(n, *shape), f"{w.name}.kernel")
-    window = Window(kernel=(shape[0], shape[1]))
-    y = rw.emit(Conv2D(window), source, weights, at=node.origin, name=node.output.name)
-    return rw.emit(Reshape(node.output.shape), y, at=node.origin, name=node.output.name)
+    weights = rw.const(columns.reshape(n, *shape), f"{name}.kernel")
+    y = rw.emit(Conv2D(Window(kernel=(shape[0], shape[1]))), source, weights, at=at, name=name)
+    return rw.emit(Reshape((*x.shape[:-1], n)), y, at=at, name=name)
 
 
-def _through_flatten(
-    rw: Rewriter, x: Value, columns: np.ndarray
-) -> tuple[Value, tuple[int, int, int] | None, np.ndarray]:
+def _through_flatten(rw: Rewriter, x: Value, columns: Array) -> tuple[Value, tuple[int, int, int] | None, Array]:
     """If x is one row that is the flattening of an image ``[1, H, W, C]``, perhaps transposed: the image, (H, W, C) and
     the weight columns permuted to its order. Else x itself, None and the columns as they are."""
     k = columns.shape[1]
