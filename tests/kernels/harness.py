@@ -17,8 +17,10 @@ from bitc.ir.types import TensorType
 from bitc.kernels import assign_layouts, select
 from bitc.kernels.pack import pack_tensor, unpack_tensor
 from bitc.lower import lower
+from bitc.runners import RunRequest, RunResult, open_runner
 from bitc.schedule import MemoryPlan, plan_memory
 from bitc.target import Target
+from bitc.toolchain import ZIG, Toolchain, build_model
 
 OPTIMIZE = "-O2"
 WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
@@ -72,44 +74,28 @@ def shared_library(
 ) -> Path:
     sources = write(compiled, folder)
     out = folder / "model.so"
-    command = [
-        *cc,
-        *WARNINGS,
-        OPTIMIZE,
-        "-shared",
-        "-fPIC",
-        *compiled.target.feature_flags,
-        *flags,
-        *sources,
-        "-o",
-        str(out),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
+    options = [*WARNINGS, OPTIMIZE, "-shared", "-fPIC", *compiled.target.feature_flags, *flags]
+    done = subprocess.run([*cc, *options, *sources, "-o", str(out)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[:4000]
     return out
 
 
-def call(compiled: Compiled, library: ctypes.CDLL, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Run NAME_run: the structs are the arrays of the inputs and outputs, one after the other, aligned."""
-    graph, name = compiled.graph, compiled.graph.name
-    source, _ = _struct([v.type for v in graph.inputs])
-    for v, at in zip(graph.inputs, _offsets([v.type for v in graph.inputs]), strict=True):
+def input_image(compiled: Compiled, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    """NAME_input_t as bytes."""
+    types = [v.type for v in compiled.graph.inputs]
+    source = _struct(types)
+    for v, at in zip(compiled.graph.inputs, _offsets(types), strict=True):
         x = np.asarray(feeds[v.name]).astype(v.type.dtype.carrier).reshape(v.shape)
         raw = pack_tensor(x, v.type) if v.type.layout.word else np.ascontiguousarray(x)
         source[at : at + v.type.nbytes] = raw.reshape(-1).view(np.uint8)
-    before = source.copy()
-    result, _ = _struct([v.type for v in graph.outputs])
-    result[:] = 0xA5
-    arena = np.full(compiled.plan.arena_bytes + 128, 0xA5, np.uint8)
-    base = -arena.ctypes.data % 64
-    run = getattr(library, f"{name}_run")
-    pointers = [ctypes.c_void_p(p) for p in (arena.ctypes.data + base, source.ctypes.data, result.ctypes.data)]
-    assert run(*pointers) == 0
-    assert (before == source).all(), "the input was modified"
-    assert (arena[:base] == 0xA5).all() and (arena[base + compiled.plan.arena_bytes :] == 0xA5).all(), "out of arena"
+    return source
+
+
+def output_arrays(compiled: Compiled, image: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays in the bytes of NAME_output_t."""
     outputs = {}
-    for v, at in zip(graph.outputs, _offsets([v.type for v in graph.outputs]), strict=True):
-        raw = result[at : at + v.type.nbytes]
+    for v, at in zip(compiled.graph.outputs, _offsets([v.type for v in compiled.graph.outputs]), strict=True):
+        raw = image[at : at + v.type.nbytes].copy()
         if v.type.layout.word:
             words = raw.view(f"u{v.type.layout.word // 8}")
             outputs[v.name] = unpack_tensor(words, v.type)
@@ -117,6 +103,34 @@ def call(compiled: Compiled, library: ctypes.CDLL, feeds: dict[str, np.ndarray])
         else:
             outputs[v.name] = raw.view(v.type.dtype.carrier).reshape(v.shape)
     return outputs
+
+
+def call(compiled: Compiled, library: ctypes.CDLL, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run NAME_run in this process."""
+    source = input_image(compiled, feeds)
+    before = source.copy()
+    result = _struct([v.type for v in compiled.graph.outputs])
+    result[:] = 0xA5
+    size = compiled.plan.arena_bytes
+    arena = np.full(size + 256, 0xA5, np.uint8)
+    base = -arena.ctypes.data % 64 + 64
+    run = getattr(library, f"{compiled.graph.name}_run")
+    pointers = [ctypes.c_void_p(p) for p in (arena.ctypes.data + base, source.ctypes.data, result.ctypes.data)]
+    assert run(*pointers) == 0
+    assert (before == source).all(), "the input was modified"
+    assert (arena[:base] == 0xA5).all() and (arena[base + size :] == 0xA5).all(), "written outside the arena"
+    return output_arrays(compiled, result)
+
+
+def run_on_target(
+    compiled: Compiled, folder: Path, feeds: dict[str, np.ndarray], opt: str = "-O3", cc: Toolchain = ZIG
+) -> tuple[dict[str, np.ndarray], RunResult]:
+    """Build with the target's toolchain and run on its runner."""
+    write(compiled, folder)
+    build = build_model(compiled.target, folder, compiled.graph.name, folder / "build", opt=opt, toolchain=cc)
+    result = open_runner(compiled.target).run(RunRequest(build, [input_image(compiled, feeds).tobytes()]))
+    assert result.codes == [0]
+    return output_arrays(compiled, np.frombuffer(result.outputs[0], np.uint8)), result
 
 
 def _offsets(types: list[TensorType]) -> list[int]:
@@ -128,12 +142,15 @@ def _offsets(types: list[TensorType]) -> list[int]:
     return offsets
 
 
-def _struct(types: list[TensorType]) -> tuple[np.ndarray, int]:
-    last = types[-1] if types else None
-    size = _offsets(types)[-1] + max(c_size(last), 1) * last.alignment if last else 1
+def _struct(types: list[TensorType]) -> np.ndarray:
+    """Memory for a struct of arrays of these types."""
+    size = 1
+    if types:
+        align = max(t.alignment for t in types)
+        size = -(-(_offsets(types)[-1] + max(c_size(types[-1]), 1) * types[-1].alignment) // align) * align
     memory = np.zeros(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
-    return memory[start : start + size], start
+    return memory[start : start + size]
 
 
 def check(
