@@ -54,7 +54,7 @@ def quant(ctx: Context) -> Value:
     signed, narrow = bool(ctx.attrs.int_("signed", 1)), bool(ctx.attrs.int_("narrow", 0))
     mode = ctx.attrs.str_("rounding_mode", "ROUND").upper()
     if mode not in _ROUNDING and mode not in _SYMMETRIC:
-        raise Refused(f"rounding mode {mode}", _HINT)
+        raise Refused(f"rounding mode {mode!r}", _HINT)
     if bits.size != 1 or not 1 <= float(bits.reshape(-1)[0]) <= 64:
         raise Refused("a bit width per channel, or outside 1 to 64", "use one bit width per tensor")
     width = float(bits.reshape(-1)[0])

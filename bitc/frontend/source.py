@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
@@ -43,7 +44,41 @@ def read_model(source: str | Path | bytes) -> tuple[ModelProto, Path | None]:
         raise InvalidModel("not an ONNX model, or truncated", where=where, hint=hint) from e
     if not model.HasField("graph") or not (model.graph.node or model.graph.output):
         raise InvalidModel("not an ONNX model: it has no graph", where=where, hint=hint)
+    if not all(_is_text(name) for name in _names(model)):
+        raise InvalidModel("a name is not printable text", where=where, hint="the file is damaged")
     return model, folder
+
+
+def _is_text(name: object) -> bool:
+    """Whether a protobuf string is one: the decoder hands out bytes where they are not UTF-8."""
+    return isinstance(name, str) and not any(c < " " for c in name)
+
+
+def _names(model: ModelProto) -> Iterator[object]:
+    yield from (model.producer_name, model.producer_version, model.domain)
+    yield from (o.domain for o in model.opset_import)
+    yield from _graph_names(model.graph)
+    for f in model.functions:
+        yield from (f.name, f.domain, *f.input, *f.output)
+        yield from _node_names(f.node)
+
+
+def _graph_names(graph: GraphProto) -> Iterator[object]:
+    yield graph.name
+    for v in (*graph.input, *graph.output, *graph.value_info):
+        yield v.name
+        yield from (d.dim_param for d in v.type.tensor_type.shape.dim)
+    yield from (t.name for t in graph.initializer)
+    yield from (s.values.name for s in graph.sparse_initializer)
+    yield from _node_names(graph.node)
+
+
+def _node_names(nodes: Iterable[NodeProto]) -> Iterator[object]:
+    for n in nodes:
+        yield from (n.name, n.op_type, n.domain, *n.input, *n.output)
+        yield from (a.name for a in n.attribute)
+        for g in subgraphs(n):
+            yield from _graph_names(g)
 
 
 def _read(path: Path) -> bytes:

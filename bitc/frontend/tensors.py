@@ -115,7 +115,7 @@ def with_data(tensor: TensorProto, folder: Path | None) -> TensorProto:
     try:
         path = (root / location).resolve()
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
-    except (ValueError, OSError) as e:
+    except (TypeError, ValueError, OSError) as e:
         raise InvalidModel(f"malformed reference to external data {location!r}", where=where, hint=hint) from e
     if not location or not path.is_relative_to(root):
         raise InvalidModel(f"external data {location!r} lies outside the model's folder", where=where, hint=hint)

@@ -153,7 +153,9 @@ class Walker:
     ) -> Sequence[Value | Unknown]:
         at = label(node)
         condition = inputs[0] if inputs else None
-        if condition is None or isinstance(condition, Unknown):
+        if condition is None:
+            raise InvalidModel("has no condition", where=at, hint=_HINT)
+        if isinstance(condition, Unknown):
             return [UNKNOWN] * len(node.output)
         if not condition.is_const or condition.type.size != 1:
             reason = "the condition is computed at run time"
