@@ -158,7 +158,12 @@ class Comparison:
         if name not in counted:
             counted.add(name)
             result.ties += int(ties.sum())
-            self._record(result, number, name, (ours, reals, bound), bad)
+            # Report elements where the ONNX tensor has them.
+            shape = self._values[name].shape
+            flat = self.anchors[value].view(np.arange(bad.size).reshape(shape)).reshape(-1)
+            order = np.argsort(flat)
+            arrays = (a.reshape(-1)[order].reshape(shape) for a in (ours, reals, bound, bad))
+            self._record(result, number, name, *arrays)
         return np.asarray(wanted)
 
     def _check_output(self, result: SampleResult, number: int, name: str, array: Array, err: Array | None) -> None:
@@ -169,11 +174,12 @@ class Comparison:
         with np.errstate(invalid="ignore"):
             same = (ours == reals) | (np.isnan(ours) & np.isnan(reals))
             bad = ~(same | (np.abs(ours - reals) <= bound + floor))
-        self._record(result, number, name, (ours, reals, bound + floor), bad)
+        self._record(result, number, name, ours, reals, bound + floor, bad)
 
     @staticmethod
-    def _record(result: SampleResult, number: int, name: str, arrays: tuple[Array, Array, Array], bad: Array) -> None:
-        ours, reals, bound = arrays
+    def _record(
+        result: SampleResult, number: int, name: str, ours: Array, reals: Array, bound: Array, bad: Array
+    ) -> None:
         result.failed += int(bad.sum())
         for index in map(tuple, np.argwhere(bad)[:_SHOWN]):
             at = tuple(int(i) for i in index)

@@ -59,17 +59,16 @@ def load_labels(path: str | Path, count: int) -> Array | None:
 def _read(path: Path) -> dict[str, Array]:
     hint = "write it with numpy.savez(path, name=array)"
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UsageError("is a single array, not an NPZ file", where=str(path), hint=hint)
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise UsageError("is a single array, not an NPZ file", where=str(path), hint=hint)
+        with file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError as e:
         raise UsageError("no such file", where=str(path), hint="check the path") from e
-    except (OSError, ValueError, EOFError, KeyError, MemoryError, TypeError, zipfile.BadZipFile, zlib.error) as e:
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as e:
         reason = "holds Python objects" if "pickle" in str(e).lower() and zipfile.is_zipfile(path) else "is no NPZ file"
         raise UsageError(f"can not be read: it {reason}", where=str(path), hint=hint) from e
-    except AttributeError as e:  # a plain array is no context manager
-        raise UsageError("is a single array, not an NPZ file", where=str(path), hint=hint) from e
 
 
 def _hint(graph: Graph) -> str:

@@ -212,7 +212,7 @@ def softplus(x: Array) -> Array:
 
 def logistic(x: Array) -> Array:
     e = np.exp(-np.abs(x))
-    return np.where(x < 0, e, 1) / (1 + e)
+    return np.asarray(np.where(x < 0, e, 1) / (1 + e))
 
 
 def cast(site: Site, x: Bounded) -> Bounded:

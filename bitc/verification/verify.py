@@ -146,8 +146,9 @@ def label_agreement(ours: Array, theirs: Array) -> float:
         return float(np.mean(((ours > 0) == (theirs > 0)) & ((ours > 0.5) == (theirs > 0.5))))
     if theirs.dtype.kind in "iu" and theirs.dtype.itemsize > 2:  # these are labels
         return float(np.mean(ours == theirs))
-    at = np.argmax(ours, axis=-1)[..., None]
-    return float(np.mean(np.take_along_axis(theirs, at, -1)[..., 0] == theirs.max(axis=-1)))
+    at, wanted = np.argmax(ours, axis=-1), np.argmax(theirs, axis=-1)
+    tied = np.take_along_axis(theirs, at[..., None], -1)[..., 0] == theirs.max(axis=-1)
+    return float(np.mean((at == wanted) | tied))
 
 
 def _label(output: Array) -> int:
