@@ -47,9 +47,7 @@ def _report(compiled: Compiled, objects: Objects) -> dict[str, Any]:
     """The sizes; raises DoesNotFit if the target can not hold them."""
     files = [*compiled.files, REPORT]
     notices = compiled.model.findings.notices
-    report = compile_report(
-        compiled.name, compiled.program, compiled.plan, compiled.target, objects, files, notices
-    )
+    report = compile_report(compiled.name, compiled.program, compiled.plan, compiled.target, objects, files, notices)
     check_fit(report, compiled.plan, compiled.target)
     return report
 
@@ -58,9 +56,7 @@ def measure(compiled: Compiled, toolchain: Toolchain, opt: str) -> Measured:
     """Compile the C files for their sizes. Raises ToolchainError, DoesNotFit."""
     with _folder(compiled) as folder:
         out = folder.parent / "objects"
-        objects = compile_sources(
-            compiled.target, sorted(folder.glob("*.c")), [folder], out, opt, toolchain=toolchain
-        )
+        objects = compile_sources(compiled.target, sorted(folder.glob("*.c")), [folder], out, opt, toolchain=toolchain)
         report = _report(compiled, objects)
         library = archive(objects, out / f"lib{compiled.name}.a").read_bytes()
     return Measured(compiled, report, library)
@@ -116,9 +112,7 @@ def verify(
 ) -> dict[str, Any]:
     """Run on the target and compare with onnxruntime (QONNX: with the imported graph), layer by layer."""
     graph = compiled.graph
-    samples = (
-        load_inputs(inputs, graph, count) if inputs else random_inputs(graph, count or RANDOM_SAMPLES, seed)
-    )
+    samples = load_inputs(inputs, graph, count) if inputs else random_inputs(graph, count or RANDOM_SAMPLES, seed)
     labels = load_labels(inputs, len(samples)) if inputs else None
     with _folder(compiled) as folder:
         plain = _build(compiled, folder, toolchain, opt)
@@ -151,7 +145,8 @@ def bench(
 def inspection(found: Optimized) -> dict[str, Any]:
     """The JSON of `bitc inspect`."""
     nodes = [
-        {"name": n.output.name, "op": n.op.name, "node": n.origin, "type": str(n.output.type)} for n in found.graph.nodes
+        {"name": n.output.name, "op": n.op.name, "node": n.origin, "type": str(n.output.type)}
+        for n in found.graph.nodes
     ]
     return {
         "nodes": nodes,

@@ -37,7 +37,9 @@ def run(
     result = runners.open_runner(build.target, runner).run(RunRequest(build, images, hooks=record))
     failed = [c for c in result.codes if c != 0]
     if failed:
-        raise ToolchainError(f"{build.name}_run returned {failed[0]}", where=build.target.name, hint="report this model")
+        raise ToolchainError(
+            f"{build.name}_run returned {failed[0]}", where=build.target.name, hint="report this model"
+        )
     outputs = [unpack_struct(program.outputs, image) for image in result.outputs]
     written = {call.layer: call.written[0] for call in program.calls}  # by the layer's last call
     layers = [[(written[r.layer], decode(written[r.layer].type, r.data)) for r in records] for records in result.layers]
@@ -80,5 +82,3 @@ def unpack_struct(buffers: Sequence[Buffer], image: bytes) -> dict[str, Array]:
         b.name: decode(b.type, image[offset : offset + b.type.nbytes])
         for b, offset in zip(buffers, offsets, strict=True)
     }
-
-

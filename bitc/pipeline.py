@@ -1,6 +1,6 @@
 """Every stage, in order.
 
-    ONNX --frontend--> Graph --passes--> Graph on codes --layouts, selection, lowering--> Program --plan--> C files
+ONNX --frontend--> Graph --passes--> Graph on codes --layouts, selection, lowering--> Program --plan--> C files
 """
 
 from __future__ import annotations
@@ -126,7 +126,9 @@ def _prefix(name: str, source: str | Path | bytes) -> str:
     """The prefix of C names: as given, or from the file's name."""
     if name:
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-            raise UsageError(f"{name!r} is no C identifier", hint="start --name with a letter, go on with a-z, 0-9 and _")
+            raise UsageError(
+                f"{name!r} is no C identifier", hint="start --name with a letter, go on with a-z, 0-9 and _"
+            )
         return name.lower()
     stem = Path(source).stem if isinstance(source, str | Path) else ""
     cleaned = re.sub(r"[^A-Za-z0-9]+", "_", stem).strip("_").lower()

@@ -77,5 +77,7 @@ def _move(made: Path, folder: Path, files: Mapping[str, bytes]) -> None:
 
 def _explained(folder: Path, error: OSError) -> UsageError:
     reason = error.strerror or str(error)
-    hint = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "give -o a folder that you can write to"
+    hint = (
+        "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "give -o a folder that you can write to"
+    )
     return UsageError(f"can not write the output: {reason}", where=str(folder), hint=hint)

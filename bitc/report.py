@@ -77,8 +77,8 @@ def check_fit(report: dict[str, Any], plan: MemoryPlan, target: Target) -> None:
             f"the model needs {need_flash:,} bytes of flash, the target has {target.memory.flash:,}; most of it is "
             f"{layer['name']} with {layer['weights_bytes']:,} bytes of weights ({layer['kind'] or layer['op']})",
             where=target.name,
-            hint="binarize that layer, make it smaller, or choose a target with more flash (--flash says how much "
-            "yours has)",
+            hint=("make it smaller" if layer["kind"] == "binary" else "binarize it or make it smaller")
+            + ", compile with --optimize -Os, or choose a target with more flash (--flash says how much yours has)",
             detail=_lines(flash) + "\n" + plan.memory_map(),
         )
 

@@ -14,11 +14,16 @@ from typing import Any
 
 import click
 
+from bitc import __version__
 from bitc.cli.commands import COMMANDS
 from bitc.errors import BitcError, InternalError, UnsupportedOp
 
 
 class _Group(click.Group):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["json"] = "--json" in args  # an error may come before the command has parsed its options
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -28,18 +33,20 @@ class _Group(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
         except BitcError as error:
-            _fail(error)
+            _fail(error, ctx.meta["json"])
         except (MemoryError, RecursionError) as error:
-            _fail(InternalError(f"{type(error).__name__} while working on this model", hint="report it with the model"))
+            what = f"{type(error).__name__} while working on this model"
+            _fail(InternalError(what, hint="report it with the model"), ctx.meta["json"])
         except Exception as error:
             if os.environ.get("BITC_DEBUG"):
                 traceback.print_exc()
             what = " ".join(f"{type(error).__name__}: {error}".split())
-            _fail(InternalError(what, hint="a bug in bitc: report it with the model; BITC_DEBUG=1 shows the traceback"))
+            hint = "a bug in bitc: report it with the model; BITC_DEBUG=1 shows the traceback"
+            _fail(InternalError(what, hint=hint), ctx.meta["json"])
 
 
-def _fail(error: BitcError) -> None:
-    if "--json" in sys.argv:
+def _fail(error: BitcError, as_json: bool) -> None:
+    if as_json:
         about: dict[str, Any] = {
             "kind": type(error).__name__,
             "what": error.what,
@@ -60,7 +67,7 @@ def _fail(error: BitcError) -> None:
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="bitc")
+@click.version_option(__version__, prog_name="bitc")
 def main() -> None:
     """Compile binary neural networks from ONNX to plain C for microcontrollers, NEON and WebAssembly."""
 

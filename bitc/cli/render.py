@@ -31,14 +31,19 @@ def notices(lines: Iterable[str]) -> None:
 
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[int] = ()) -> None:
-    """A table on stdout; the columns `right` are aligned to the right."""
-    shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    numbers = set(right)
+    """A table on stdout, if it has rows; the columns `right` are aligned to the right."""
+    rows, numbers = list(rows), set(right)
+    if not rows:
+        return
+    shown = Table(box=None, pad_edge=False)
     for i, name in enumerate(header):
         shown.add_column(name, justify="right" if i in numbers else "left", overflow="fold")
     for row in rows:
         shown.add_row(*(count(c) if isinstance(c, int) and not isinstance(c, bool) else str(c) for c in row))
-    _results().print(shown)
+    console = _results()
+    if title:
+        console.print(f"\n{title}", style="bold")
+    console.print(shown)
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:
