@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from bitc.ir.dtypes import FLOAT32
 from bitc.ir.graph import Array, Op
 from bitc.ir.types import DENSE, Layout, Quant, TensorType
@@ -26,6 +28,9 @@ class Dequantize(Pointwise):
         (x,) = arrays
         assert x is not None
         return (self.quant.decode(x),)
+
+    def direction(self, index: int, *inputs: Array | None) -> Array | None:
+        return np.sign(np.asarray(self.quant.scale))
 
 
 @dataclass(frozen=True)

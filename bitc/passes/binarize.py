@@ -78,7 +78,7 @@ class Binarize:
         # x = step * unit + middle with unit what enters the product, so
         # sum x*w = alpha * (step * acc + middle * sum of signs)
         scale = found.alpha.astype(np.float64) * codes.step
-        signs = (1 - 2 * found.bits.astype(np.int64)).reshape(len(found.bits), -1).sum(axis=1)
+        signs = products - 2 * np.count_nonzero(found.bits.reshape(len(found.bits), -1), axis=1)
         offset = found.alpha.astype(np.float64) * codes.middle * signs
         quant = Quant(_compact(scale), _compact(offset))
         return rw.emit(Dequantize(quant), acc, at=node.origin, name=node.output.name)

@@ -85,18 +85,20 @@ def _merge_reshape(rw: Rewriter, node: Node) -> Value | None:
 
 
 def _sink_below_reshape(rw: Rewriter, node: Node) -> Value | None:
-    """Reshape(Transpose(x)) = Transpose(Reshape(x)), if the axes that are split or merged lie together in x."""
+    """Reshape(Transpose(x)) = Transpose(Reshape(Transpose'(x))), where the inner one only brings together axes that are
+    merged (none, if they lie together in x) and the outer one can go on sinking."""
     transpose = rw.producer(node.input(0))
     if transpose is None or not isinstance(transpose.op, Transpose):
         return None
     x, perm, shape = transpose.input(0), transpose.op.perm, node.output.shape
-    groups = _axis_groups(node.input(0).shape, shape)
-    sources = [[perm[i] for i in inner] for inner, _ in groups]
-    if any(s != list(range(s[0], s[0] + len(s))) for s in sources):
+    groups = [([perm[i] for i in before], after) for before, after in _axis_groups(node.input(0).shape, shape)]
+    groups.sort(key=lambda g: min(g[0]))  # in the order of x
+    axes = [a for _, after in groups for a in after]
+    inner = tuple(a for before, _ in groups for a in before)
+    if axes == sorted(axes):
         return None
-    order = sorted(range(len(groups)), key=lambda g: sources[g])
-    axes = [axis for g in order for axis in groups[g][1]]  # of the output, in the order of x
-    moved = rw.emit(Reshape(tuple(shape[a] for a in axes)), x, at=node.origin, name=node.output.name)
+    together = x if inner == tuple(range(len(inner))) else rw.emit(Transpose(inner), x, at=transpose.origin)
+    moved = rw.emit(Reshape(tuple(shape[a] for a in axes)), together, at=node.origin, name=node.output.name)
     outer = Transpose(tuple(int(i) for i in np.argsort(axes)))
     if node.output.origin is not None:
         moved.origin = _back(node.output.origin, outer, moved.shape)

@@ -199,6 +199,12 @@ class CodeFinder:
     def _integer_input(self, x: Value, padded: bool) -> Codes | None:
         """x as a scaled 8-bit tensor: a chain of which the codes 0..255 (or -128..127) give evenly spaced reals, the
         same in each channel."""
+        mover = self._rw.producer(x)
+        if mover is not None and isinstance(mover.op, Reshape | Transpose | Slice):
+            inner = self._integer_input(mover.input(0), padded)
+            if inner is None:
+                return None
+            return replace(inner, value=self._rw.emit(mover.op, inner.value, at=mover.origin, name=f"{x.name}.codes"))
         for chain in find_chains(self._rw, x, lambda value, inside: False):
             dtype, rank = chain.root.type.dtype, chain.root.type.rank
             if dtype not in (UINT8, INT8) or chain.pools:

@@ -1,6 +1,6 @@
 """Remove what computes nothing, so that later passes see the same values as the same value.
 
-    x + 0 = x    x - 0 = x    x * 1 = x    x / 1 = x    cast(cast(x)) = x through a wider float
+    x + 0 = x    x - 0 = x    x * 1 = x    x / 1 = x    x cast to its own type = x
 
 Equal operators on equal inputs are computed once (exporters write a surrogate of a straight-through estimator twice),
 and constants are shrunk to the axes along which they vary (``ones_like`` becomes a constant of the whole shape).
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitc.ir.dtypes import FLOAT32, FLOAT64
 from bitc.ir.graph import Array, Graph, Node, Value
 from bitc.ir.rewrite import Rewriter, rewrite
 from bitc.ops.base import Pointwise
@@ -34,7 +33,7 @@ class Simplify:
 
         def rule(rw: Rewriter, node: Node) -> tuple[Value, ...] | Value | None:
             shrunk = _shrink_constants(rw, node)
-            same = _neutral(rw, shrunk or node)
+            same = _neutral(shrunk or node)
             if same is not None:
                 return same
             key = (node.op, tuple(map(_identity, (shrunk or node).inputs)))
@@ -57,10 +56,10 @@ def _identity(v: Value | None) -> Hashable:
     return v.type, v.array.tobytes()
 
 
-def _neutral(rw: Rewriter, node: Node) -> Value | None:
+def _neutral(node: Node) -> Value | None:
     """The input that the node's output equals."""
-    if isinstance(node.op, Cast):
-        return _cast(rw, node)
+    if isinstance(node.op, Cast) and node.input(0).type == node.output.type:
+        return node.input(0)
     if not isinstance(node.op, Add | Sub | Mul | Div):
         return None
     nothing = 0 if isinstance(node.op, Add | Sub) else 1
@@ -70,17 +69,6 @@ def _neutral(rw: Rewriter, node: Node) -> Value | None:
         if c.is_const and not x.is_const and x.type == node.output.type and (c.array == nothing).all():
             return x
     return None
-
-
-def _cast(rw: Rewriter, node: Node) -> Value | None:
-    x = node.input(0)
-    if x.type == node.output.type:
-        return x
-    inner = rw.producer(x)
-    if inner is None or not isinstance(inner.op, Cast) or (x.type.dtype, node.output.type.dtype) != (FLOAT64, FLOAT32):
-        return None
-    source = inner.input(0)
-    return source if source.type == node.output.type else None
 
 
 def _shrink_constants(rw: Rewriter, node: Node) -> Node | None:

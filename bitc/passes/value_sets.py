@@ -23,6 +23,9 @@ from bitc.ops.unary import Abs, Cast, Ceil, Clip, Floor, Neg, Relu, Round, Sign,
 
 MAX_POINTS = 32
 _MAX_GRID = 1024
+_MAX_CONSTANT = 1 << 16
+_KNOWN = (Pointwise, Reshape, Transpose, Slice, Expand, MaxPool, Concat, Pad)
+"""Operators of which more than the output's dtype is known."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ class ValueSets:
                 continue
             node = self._builder.producer(v)
             missing = [i for i in (node.inputs if node else ()) if i is not None and i not in self._known]
+            if node is not None and not isinstance(node.op, _KNOWN):
+                missing = []  # all that its type can hold, whatever the inputs
             if missing:
                 pending.extend(missing)
                 continue
@@ -91,6 +96,8 @@ class ValueSets:
             data = value.array
             if not data.size or data.dtype.kind not in "fiub" or not np.isfinite(data).all():
                 return EVERYTHING
+            if data.size > _MAX_CONSTANT:
+                return ValueSet(float(data.min()), float(data.max()))
             unique = np.unique(data)
             if len(unique) <= MAX_POINTS:
                 return ValueSet.of(unique)
@@ -99,6 +106,9 @@ class ValueSets:
         return ValueSet.interval(dtype.min, dtype.max, dtype.is_integer)
 
     def _transfer(self, node: Node) -> ValueSet:
+        dtype = node.output.type.dtype
+        if not isinstance(node.op, _KNOWN):
+            return ValueSet.interval(dtype.min, dtype.max, dtype.is_integer)
         op, inputs = node.op, [v for v in node.inputs if v is not None]
         sets = [self._known[v] for v in inputs]
         if isinstance(op, Reshape | Transpose | Slice | Expand):
@@ -111,10 +121,7 @@ class ValueSets:
             return _union([sets[0], ValueSet.of(np.array(op.value))])
         if isinstance(op, Dequantize) and not op.quant.per_tensor:
             return EVERYTHING
-        if isinstance(op, Pointwise):
-            return _pointwise(node, sets)
-        dtype = node.output.type.dtype
-        return ValueSet.interval(dtype.min, dtype.max, dtype.is_integer)
+        return _pointwise(node, sets)
 
 
 def _union(sets: list[ValueSet]) -> ValueSet:

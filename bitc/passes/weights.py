@@ -28,24 +28,21 @@ def two_valued(w: Array, tolerance: float) -> BinaryWeights | str:
     taken as bits with alpha 0."""
     if not np.isfinite(w).all():
         return "weights contain NaN or infinity"
-    flat = np.abs(w.reshape(len(w), -1).astype(np.float64))
-    alpha = flat.mean(axis=1)
-    deviation = np.abs(flat - alpha[:, None]).max(axis=1)
-    bad = deviation > tolerance * alpha
-    if not alpha.any():
+    rows = w.reshape(len(w), -1)
+    low, high = np.abs(rows).min(axis=1).astype(np.float64), np.abs(rows).max(axis=1).astype(np.float64)
+    if not high.any():
         return "all weights are zero"
+    alpha = high
+    if (low != high).any():  # exact weights do not move by the rounding of a mean
+        alpha = np.where(low == high, high, np.abs(rows).mean(axis=1, dtype=np.float64))
+    bad = np.maximum(high - alpha, alpha - low) > tolerance * alpha
     if bad.any():
         worst = int(np.argmax(bad))
-        row = w.reshape(len(w), -1)[worst]
-        values = np.unique(row)
-        if (row == 0).any() and len(values) <= 3:
+        values = np.unique(rows[worst])
+        if (rows[worst] == 0).any() and len(values) <= 3:
             return f"weights are three-valued (output channel {worst}: {_list(values)})"
         return f"weights are not two-valued (output channel {worst} has {len(values)} values)"
-    # The common case of exact weights must not move by the rounding of a mean.
-    first = flat[:, 0]
-    exact = (flat == first[:, None]).all(axis=1)
-    alpha = np.where(exact, first, alpha)
-    return BinaryWeights(np.signbit(w) & (w != 0), alpha.astype(np.float32))
+    return BinaryWeights(w < 0, alpha.astype(np.float32))
 
 
 def _list(values: Array) -> str:
