@@ -13,7 +13,7 @@ from onnx import NodeProto
 from bitc.errors import InvalidModel
 from bitc.frontend.attributes import Attributes
 from bitc.frontend.tensors import LIMIT_BYTES, carried
-from bitc.ir import FLOAT32, DType, Op, TensorType, Value
+from bitc.ir import BOOL, FLOAT32, DType, Op, TensorType, Value
 from bitc.ir.graph import Array
 from bitc.ir.rewrite import Builder
 from bitc.ops.linear import MatMul
@@ -106,6 +106,13 @@ class Context:
         value = self.input(index)
         if not value.type.dtype.is_float:
             raise Refused(f"input {index} is {value.type.dtype}; only float is supported", "cast it to float")
+        return value
+
+    def number(self, index: int = 0) -> Value:
+        """Input `index`, which must not be bool."""
+        value = self.input(index)
+        if value.type.dtype is BOOL:
+            raise self.invalid(f"input {index} is bool")
         return value
 
     def array(self, index: int, what: str) -> Array:

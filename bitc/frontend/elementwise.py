@@ -16,7 +16,7 @@ from bitc.ops import unary as u
 
 def simple(op: Op) -> Importer:
     """One operand, no attributes."""
-    return lambda ctx: ctx.emit(op, ctx.input())
+    return lambda ctx: ctx.emit(op, ctx.number())
 
 
 def float_only(op: Op) -> Importer:
@@ -29,14 +29,14 @@ def alpha(make: Callable[[float], Op], default: float) -> Importer:
 
 def pair(op: Op) -> Importer:
     """Two operands. Before opset 7 `axis` and `broadcast` existed; they are refused as unknown attributes."""
-    return lambda ctx: ctx.emit(op, ctx.input(0), ctx.input(1))
+    return lambda ctx: ctx.emit(op, ctx.number(0), ctx.number(1))
 
 
 def variadic(op: Op) -> Importer:
     def run(ctx: Context) -> Value:
-        total = ctx.input(0)
+        total = ctx.number(0)
         for i in range(1, len(ctx.inputs)):
-            total = ctx.emit(op, total, ctx.input(i))
+            total = ctx.emit(op, total, ctx.number(i))
         return total
 
     return run
@@ -111,7 +111,7 @@ def mish(ctx: Context) -> Value:
 
 def clip(ctx: Context) -> Value:
     """Bounds are attributes before opset 11, inputs after."""
-    x = ctx.input()
+    x = ctx.number()
     if ctx.opset < 11:
         lo = ctx.attrs.float_("min", -math.inf)
         return bounded(ctx, x, lo, ctx.attrs.float_("max", math.inf))
@@ -156,7 +156,7 @@ def cast_like(ctx: Context) -> Value:
 
 def power(ctx: Context) -> Value:
     """Squares, cubes and square roots become what they are, as onnxruntime computes them."""
-    x, y = ctx.input(0), ctx.input(1)
+    x, y = ctx.number(0), ctx.number(1)
     exponent = y.array.reshape(-1)[0].item() if y.is_const and y.type.size == 1 and y.type.rank <= x.type.rank else None
     if exponent == 1:
         return x
@@ -171,9 +171,13 @@ def power(ctx: Context) -> Value:
 
 def mod(ctx: Context) -> Value:
     fmod = bool(ctx.attrs.int_("fmod", 0))
-    if ctx.input().type.dtype.is_float and not fmod:
+    if ctx.number().type.dtype.is_float and not fmod:
         raise ctx.invalid("fmod must be 1 for floats")
-    return ctx.emit(b.Mod(fmod), ctx.input(0), ctx.input(1))
+    return ctx.emit(b.Mod(fmod), ctx.number(0), ctx.number(1))
+
+
+def equal(ctx: Context) -> Value:
+    return ctx.emit(b.Equal(), ctx.input(0), ctx.input(1))
 
 
 def where(ctx: Context) -> Value:
@@ -225,12 +229,12 @@ def dropout(ctx: Context) -> Value:
 
 
 def relu(ctx: Context) -> Value:
-    return ctx.emit(u.Relu(), ctx.input())
+    return ctx.emit(u.Relu(), ctx.number())
 
 
 def round_like(op: Op) -> Importer:
     """Rounding, which leaves integers as they are."""
-    return lambda ctx: ctx.emit(op, ctx.input()) if ctx.input().type.dtype is FLOAT32 else ctx.input()
+    return lambda ctx: ctx.emit(op, ctx.number()) if ctx.number().type.dtype is FLOAT32 else ctx.input()
 
 
 TABLE: Table = {
@@ -284,7 +288,7 @@ TABLE: Table = {
     ("", "LessOrEqual"): pair(b.LessOrEqual()),
     ("", "Greater"): pair(b.Greater()),
     ("", "GreaterOrEqual"): pair(b.GreaterOrEqual()),
-    ("", "Equal"): pair(b.Equal()),
+    ("", "Equal"): equal,
     ("", "And"): logical(b.And()),
     ("", "Or"): logical(b.Or()),
     ("", "Xor"): logical(b.Xor()),

@@ -163,7 +163,7 @@ def max_pool(ctx: Context) -> Value:
     ctx.attrs.ignore("storage_order")
     if ctx.wanted(1):
         raise Refused("the indices of a max pool are used", "only its values are supported")
-    x = ctx.input()
+    x = ctx.number()
     nhwc, window = _pool_window(ctx, x)
     return plain(ctx, to_nchw(ctx, ctx.emit(MaxPool(window), nhwc)), x.type.rank)
 
@@ -207,7 +207,7 @@ def global_max_pool(ctx: Context) -> Value:
 
 
 def matmul(ctx: Context) -> Value:
-    x, y = ctx.input(0), ctx.input(1)
+    x, y = ctx.number(0), ctx.number(1)
     if x.type.dtype is not y.type.dtype:
         raise ctx.invalid(f"operands are {x.type} and {y.type}")
     return ctx.emit(MatMul(), x, y)
@@ -215,7 +215,7 @@ def matmul(ctx: Context) -> Value:
 
 def gemm(ctx: Context) -> Value:
     """``alpha * A' B' + beta * C``."""
-    a, w, c = ctx.input(0), ctx.input(1), ctx.optional(2)
+    a, w, c = ctx.number(0), ctx.number(1), ctx.optional(2)
     if a.type.rank != 2 or w.type.rank != 2 or a.type.dtype is not w.type.dtype:
         raise ctx.invalid(f"operands are {a.type} and {w.type}")
     alpha, beta = ctx.attrs.float_("alpha", 1.0), ctx.attrs.float_("beta", 1.0)

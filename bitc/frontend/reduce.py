@@ -31,7 +31,8 @@ def reduction(kind: Kind, before: u.Unary | None = None, after: u.Unary | None =
     """A reduction with an elementwise function before and after it."""
 
     def run(ctx: Context) -> Value:
-        x = ctx.input() if before is None else ctx.emit(before, ctx.input())
+        x = ctx.number() if after is None else ctx.floats()
+        x = x if before is None else ctx.emit(before, x)
         y = reduced(ctx, kind, x, since)
         return y if after is None else ctx.emit(after, y)
 
@@ -39,7 +40,7 @@ def reduction(kind: Kind, before: u.Unary | None = None, after: u.Unary | None =
 
 
 def square(ctx: Context) -> Value:
-    return ctx.emit(b.Mul(), ctx.input(), ctx.input())
+    return ctx.emit(b.Mul(), ctx.number(), ctx.number())
 
 
 def sum_square(ctx: Context) -> Value:
@@ -47,6 +48,7 @@ def sum_square(ctx: Context) -> Value:
 
 
 def l2(ctx: Context) -> Value:
+    ctx.floats()
     return ctx.emit(u.Sqrt(), reduced(ctx, r.ReduceSum, square(ctx)))
 
 
@@ -62,7 +64,7 @@ def log_sum_exp(ctx: Context) -> Value:
 
 def arg(kind: Callable[[int, bool, bool], r.ArgMax | r.ArgMin]) -> Importer:
     def run(ctx: Context) -> Value:
-        x = ctx.input()
+        x = ctx.number()
         axis = ctx.axis(ctx.attrs.int_("axis", 0), x.type.rank)
         last = bool(ctx.attrs.int_("select_last_index", 0))
         return ctx.emit(kind(axis, bool(ctx.attrs.int_("keepdims", 1)), last), x)
