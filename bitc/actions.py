@@ -1,4 +1,4 @@
-"""What the commands do with a compiled model: measure, write, run, verify, bench. Each gives the JSON of its command."""
+"""What the commands do with a compiled model: measure, write, run, verify, bench; each gives its command's JSON."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ from bitc.passes.flat_windows import FlattenWindows
 from bitc.passes.fuse import FuseEpilogues
 from bitc.passes.pads import FoldPads
 from bitc.passes.scales import LiftScales
+from bitc.passes.planar import PlanarImages
 from bitc.passes.sign_zero import SignOfZero
 from bitc.passes.simplify import Simplify
 from bitc.passes.straight_through import StraightThrough
@@ -91,10 +92,11 @@ def passes(options: Options) -> list[Pass]:
         FlattenWindows(),
         ChannelsLast(),  # movement of codes
         FuseEpilogues(),
+        PlanarImages(),  # last: no other pass has to know
     ]
 
 
-def optimize(source: str | Path | bytes, options: Options = Options()) -> Optimized:  # noqa: B008  (frozen)
+def optimize(source: str | Path | bytes, options: Options = Options()) -> Optimized:
     """Load a model and run the passes. Raises ModelError."""
     imported = load(source, options.shapes)
     findings = Context(notices=list(imported.notices))
@@ -108,7 +110,7 @@ def optimize(source: str | Path | bytes, options: Options = Options()) -> Optimi
 def compile_model(
     source: str | Path | bytes,
     target: Target,
-    options: Options = Options(),  # noqa: B008  (frozen)
+    options: Options = Options(),
 ) -> Compiled:
     """Compile a model for a target. Raises ModelError; TargetError if a node has no kernel there."""
     model = optimize(source, options)

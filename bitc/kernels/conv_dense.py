@@ -53,7 +53,8 @@ def accepts(node: Node, target: Target) -> str:
 def build(node: Node, target: Target) -> tuple[Step, ...]:
     op, x, w = node.op, node.input(0), node.input(1)
     assert isinstance(op, Conv2D)
-    geo, acc = geometry(x.type, op.window), op.accumulator(x.type, w.type)
+    pixels, acc = op.pixels(x.type), op.accumulator(x.type, w.type)
+    geo = geometry(pixels, op.window)
     signs = w.type.dtype is BIT1
     e, params = epilogue(op.epilogue, node.inputs[2:], acc, node.output.type)
     packed = pack_signs(w.array, op.group) if signs else pack_dense(w.array, op.group)
@@ -65,7 +66,9 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "x_t": c_type(x.type),
         "x_word": x.type.layout.word,
         "x_words": x.type.words_per_plane if x.type.layout.word else 0,
-        "x_row": x.type.row_words if x.type.layout.word else x.type.channels,
+        "x_row": 1 if op.planar else x.type.row_words if x.type.layout.word else x.type.channels,
+        "x_step": geo.h * geo.w if op.planar else 1,
+        "x_image": x.type.size // x.type.shape[0] if not x.type.layout.word else geo.h * geo.w * x.type.row_words,
         "x_cast": x.type.dtype is not acc.dtype,
         "w_cast": w.type.dtype is not acc.dtype,
         "w_t": packed.dtype.name + "_t" if packed.dtype.kind in "iu" else "float",

@@ -26,15 +26,21 @@ class Conv2D(Op):
     say what is multiplied: bit1 counts as +1/-1, tern as -1/0/1, integers and float32 as themselves; scales are not
     applied. Accumulators are int32 if both operands are integer codes, else float32 summed one product at a time in
     the order ky, kx, channel, from 0. Taps in the padding are skipped. Without an epilogue the output is the
-    accumulator, ``[N, OH, OW, O]``.
+    accumulator, ``[N, OH, OW, O]``. With `planar`, x is ``[N, C, H, W]`` instead: an image as cameras and ONNX give it.
     """
 
     window: Window
     group: int = 1
     epilogue: Epilogue | None = None
+    planar: bool = False
+
+    def pixels(self, x: TensorType) -> TensorType:
+        """Type of x as ``[N, H, W, C]``."""
+        return x.with_shape(tuple(x.shape[i] for i in (0, 2, 3, 1))) if self.planar else x
 
     def accumulator(self, x: TensorType, w: TensorType) -> TensorType:
         """Type of the accumulator."""
+        x = self.pixels(x)
         oh, ow = self.window.out_size((x.shape[1], x.shape[2]))
         dtype = INT32 if x.dtype.is_integer and w.dtype.is_integer else FLOAT32
         return TensorType((x.shape[0], oh, ow, w.shape[0]), dtype)
@@ -42,7 +48,7 @@ class Conv2D(Op):
     def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
         x, w = types[0], types[1]
         assert x is not None and w is not None
-        assert x.shape[3] == w.shape[3] * self.group and w.shape[0] % self.group == 0, (x.shape, w.shape, self.group)
+        assert self.pixels(x).shape[3] == w.shape[3] * self.group and w.shape[0] % self.group == 0, (x.shape, w.shape, self.group)
         acc = self.accumulator(x, w)
         return (self.epilogue.infer(acc) if self.epilogue else acc,)
 
@@ -54,7 +60,8 @@ class Conv2D(Op):
     def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
         x, w = arrays[0], arrays[1]
         assert x is not None and w is not None
-        acc = self._accumulate(units(x), units(w))
+        image = x.transpose(0, 2, 3, 1) if self.planar else x
+        acc = self._accumulate(units(image), units(w))
         return (self.epilogue.apply(acc, *arrays[2:]) if self.epilogue else acc,)
 
     def _accumulate(self, x: Array, w: Array) -> Array:
