@@ -56,13 +56,11 @@ def pack_weights(w: Array, x: TensorType, group: int, word: int, lanes: int) -> 
 
 
 def accepts(node: Node, target: Target) -> str:
-    op, x, w = node.op, node.input(0), node.input(1)
-    assert isinstance(op, Conv2D)
+    x, w = node.input(0), node.input(1)
     return first_reason(
         (x.type.dtype.is_packed, f"activations are {x.type.dtype}, not packed"),
         (w.type.dtype is BIT1, f"weights are {w.type.dtype}, not bit1"),
         (w.is_const, "weights are computed"),
-        (op.group < 2 or w.shape[3] > 1, "one channel per group: depthwise"),
     )
 
 
@@ -123,6 +121,8 @@ def _gather(x: TensorType, group: int, word: int) -> dict[str, Any]:
 def cost(node: Node, target: Target) -> float:
     op, x, w = node.op, node.input(0), node.input(1)
     assert isinstance(op, Conv2D)
+    if op.group > 1 and tap_bits(x.type, op.group) % 8:
+        return op.macs(x.type, w.type) * 12.0  # gathered bit by bit
     return op.macs(x.type, w.type) / 32 * bit_isa(target).cost
 
 

@@ -104,10 +104,10 @@ def _hard_sigmoid_row(op: Op, t: DType, y: DType) -> str | None:
 def _clip(op: Op, t: DType, y: DType) -> str:
     assert isinstance(op, u1.Clip)
     lines = ["r = a;"]
-    if op.lo > float("-inf"):
+    if op.lo > t.min:
         lo = c_number(op.lo, t)
         lines.append(f"r = r < {lo} ? {lo} : r;")
-    if op.hi < float("inf"):
+    if op.hi < t.max:
         hi = c_number(op.hi, t)
         lines.append(f"r = r > {hi} ? {hi} : r;")
     return "\n".join(lines)

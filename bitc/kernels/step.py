@@ -52,7 +52,10 @@ class Arg:
         if isinstance(self.operand, Packed):
             return Param(self.name, from_numpy(self.operand.data.dtype).c_type)
         c = self.c_type or c_type(self.operand.type)
-        return Param(self.name, _ALIASING.get(c, c) if self.overlay else c, not self.written, not self.overlay)
+        # No restrict on working memory, which is read through other types than it is written: GCC 12 reorders the
+        # two (SLP vectorizer, -O2) if the pointer is restrict.
+        plain = self.overlay or isinstance(self.operand, Scratch)
+        return Param(self.name, _ALIASING.get(c, c) if self.overlay else c, not self.written, not plain)
 
 
 _ALIASING = {"uint16_t": "bitc_u16", "uint32_t": "bitc_u32", "uint64_t": "bitc_u64", "float": "bitc_f32"}

@@ -11,6 +11,7 @@ import numpy as np
 
 from bitc import interp
 from bitc.codegen import emit
+from bitc.ir.dtypes import BIT1
 from bitc.ir.graph import Graph, Node, Op, Value, constant
 from bitc.ir.program import Program, c_size
 from bitc.ir.types import TensorType
@@ -192,3 +193,22 @@ def random_array(t: TensorType, rng: np.random.Generator) -> np.ndarray:
 def random_feeds(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     return {v.name: random_array(v.type, rng) for v in graph.inputs}
+
+
+def merge(graphs: list[Graph], name: str = "many") -> Graph:
+    """One graph of many, so that they compile in one go."""
+    inputs: list[Value] = []
+    outputs: list[Value] = []
+    nodes: list[Node] = []
+    for i, g in enumerate(graphs):
+        for v in (*g.inputs, *g.outputs):
+            v.name = f"g{i}_{v.name}"
+        inputs += g.inputs
+        outputs += g.outputs
+        nodes += g.nodes
+    return Graph(name, tuple(inputs), tuple(outputs), tuple(nodes))
+
+
+def bits(rng: np.random.Generator, *shape: int) -> Value:
+    """Constant bits."""
+    return Value("w", TensorType(shape, BIT1), rng.random(shape) < 0.5)

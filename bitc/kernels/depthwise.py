@@ -1,0 +1,63 @@
+"""Depthwise convolution of packed activations with bits: all channels of a word at once.
+
+The products that are -1 are counted in bit-sliced counters: plane p holds bit p of the counts of all channels of a
+word. ``dot = valid - 2 * count``; for trits the nonzero products of each channel are counted in the same way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bitc.ir.dtypes import BIT1
+from bitc.ir.graph import Array, Node
+from bitc.kernels.epilogues import epilogue
+from bitc.kernels.geometry import geometry
+from bitc.kernels.pack import pack_bits
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out
+from bitc.ops.linear import Conv2D
+from bitc.target import Target
+
+
+def pack_depthwise(w: Array, word: int) -> Array:
+    """Bit weights ``[C, kh, kw, 1]`` as packed rows of channels, one per tap."""
+    return pack_bits(w.reshape(w.shape[0], -1).T, word).reshape(-1)
+
+
+def _accepts(node: Node, target: Target) -> str:
+    op, x, w = node.op, node.input(0), node.input(1)
+    assert isinstance(op, Conv2D)
+    return first_reason(
+        (op.group == x.type.channels == w.shape[0], "not depthwise with one output per channel"),
+        (x.type.dtype.is_packed, f"activations are {x.type.dtype}, not packed"),
+        (w.type.dtype is BIT1 and w.is_const, "weights are not constant bits"),
+    )
+
+
+def _build(node: Node, target: Target) -> tuple[Step, ...]:
+    op, x, w = node.op, node.input(0), node.input(1)
+    assert isinstance(op, Conv2D)
+    geo, word = geometry(x.type, op.window), x.type.layout.word
+    e, params = epilogue(op.epilogue, node.inputs[2:], op.accumulator(x.type, w.type), node.output.type)
+    context: dict[str, Any] = {
+        **geo.context,
+        "e": e,
+        "word": word,
+        "word_t": f"uint{word}_t",
+        "words": x.type.words_per_plane,
+        "x_row": x.type.row_words,
+        "channels": x.type.channels,
+        "planes": geo.taps.bit_length(),
+        "ternary": x.type.dtype.planes == 2,
+        "y_row": node.output.type.row_words if e["word"] else x.type.channels,
+    }
+    args = (out(node), Arg("x", x), Arg("w", Packed(pack_depthwise(w.array, word))), *params)
+    return (Step(BITS.name, "kernels/depthwise_bits.j2", args, context, ("bitc_defs.h",)),)
+
+
+def _cost(node: Node, target: Target) -> float:
+    x, w = node.input(0).type, node.input(1).type
+    per_word = w.size // w.shape[0] * 10 + x.layout.word * 10
+    return node.output.type.rows * x.words_per_plane * per_word
+
+
+BITS = Variant("depthwise_bits", (Conv2D,), _accepts, _build, _cost)
