@@ -15,6 +15,7 @@ from bitc import codegen
 from bitc.errors import UsageError
 from bitc.frontend import Imported, load
 from bitc.ir.graph import Graph
+from bitc.ir.plan import MemoryPlan
 from bitc.ir.program import Program
 from bitc.ir.rewrite import name_outputs
 from bitc.ir.verify import verify
@@ -28,12 +29,12 @@ from bitc.passes.dense import DenseAsConv
 from bitc.passes.flat_windows import FlattenWindows
 from bitc.passes.fuse import FuseEpilogues
 from bitc.passes.pads import FoldPads
-from bitc.passes.scales import LiftScales
 from bitc.passes.planar import PlanarImages
+from bitc.passes.scales import LiftScales
 from bitc.passes.sign_zero import SignOfZero
 from bitc.passes.simplify import Simplify
 from bitc.passes.straight_through import StraightThrough
-from bitc.schedule import MemoryPlan, plan_memory
+from bitc.schedule import plan_memory
 from bitc.target import Target
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from bitc.errors import DoesNotFit
+from bitc.ir.plan import MemoryPlan
 from bitc.ir.program import Program
-from bitc.schedule import MemoryPlan
 from bitc.target import Target
 from bitc.toolchain import Objects
 

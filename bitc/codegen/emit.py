@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from bitc import resources
 from bitc.codegen.interface import members
 from bitc.codegen.render import Renderer
+from bitc.ir.plan import MemoryPlan
 from bitc.ir.program import Buffer, Call, Kind, Layer, Program, c_size
 from bitc.kernels.literals import Names, identifier, initializer
-from bitc.schedule.memory import MemoryPlan
 from bitc.target import Target
 
 RUNTIME = ("bitc_defs.h", "bitc_math.h")

@@ -48,7 +48,8 @@ class Conv2D(Op):
     def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
         x, w = types[0], types[1]
         assert x is not None and w is not None
-        assert self.pixels(x).shape[3] == w.shape[3] * self.group and w.shape[0] % self.group == 0, (x.shape, w.shape, self.group)
+        channels = self.pixels(x).shape[3]
+        assert channels == w.shape[3] * self.group and w.shape[0] % self.group == 0, (x.shape, w.shape, self.group)
         acc = self.accumulator(x, w)
         return (self.epilogue.infer(acc) if self.epilogue else acc,)
 

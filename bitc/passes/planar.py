@@ -2,8 +2,8 @@
 
     Conv2D(Transpose(0, 2, 3, 1)(x)) = Conv2D(planar)(x)
 
-What is left of a Transpose here stands behind a graph input in ONNX's order ``[N, C, H, W]``. The convolution's products
-are the same, in the same order; the copy of the image, often the largest tensor in RAM, is not made.
+What is left of a Transpose here stands behind a graph input in ONNX's order ``[N, C, H, W]``. The convolution's
+products are the same, in the same order; the copy of the image, often the largest tensor in RAM, is not made.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """When and where: the order of operators and the memory plan."""
 
-from bitc.schedule.memory import MemoryPlan, plan_memory
+from bitc.schedule.memory import plan_memory
 
-__all__ = ["MemoryPlan", "plan_memory"]
+__all__ = ["plan_memory"]

@@ -7,22 +7,8 @@ meets the lower bound and there are few blocks, a bounded search over orders.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Block:
-    """Memory wanted from call `start` to call `stop`, both included."""
-
-    name: str
-    size: int
-    align: int
-    start: int
-    stop: int
-
-    def meets(self, other: Block) -> bool:
-        return self.start <= other.stop and other.start <= self.stop
-
+from bitc.ir.plan import Block
 
 Order = list[int]
 SEARCH_STEPS = 20_000

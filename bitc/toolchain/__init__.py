@@ -9,10 +9,10 @@ __all__ = [
     "Objects",
     "Runnable",
     "Toolchain",
+    "archive",
     "build_harness",
     "build_model",
     "compile_sources",
-    "archive",
     "link_library",
     "link_runnable",
 ]

@@ -13,13 +13,14 @@ from bitc import interp
 from bitc.codegen import emit
 from bitc.ir.dtypes import BIT1
 from bitc.ir.graph import Graph, Node, Op, Value, constant
+from bitc.ir.plan import MemoryPlan
 from bitc.ir.program import Program, c_size
 from bitc.ir.types import TensorType
 from bitc.kernels import assign_layouts, select
 from bitc.kernels.pack import pack_tensor, unpack_tensor
 from bitc.lower import lower
 from bitc.runners import RunRequest, RunResult, open_runner
-from bitc.schedule import MemoryPlan, plan_memory
+from bitc.schedule import plan_memory
 from bitc.target import Target
 from bitc.toolchain import ZIG, Toolchain, build_model
 

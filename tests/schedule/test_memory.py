@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from bitc.ir.dtypes import FLOAT32, INT8
 from bitc.ir.graph import Graph, Value
+from bitc.ir.plan import Block
 from bitc.ir.rewrite import Builder
 from bitc.ir.types import TensorType
 from bitc.ops.binary import Add
 from bitc.ops.movement import Reshape
 from bitc.ops.reduce import Softmax
 from bitc.ops.unary import Cast, Relu
-from bitc.schedule.place import Block, lower_bound, place
+from bitc.schedule.place import lower_bound, place
 from bitc.target import Target
 from tests.codegen.nets import residual
 from tests.kernels.harness import compile_graph
