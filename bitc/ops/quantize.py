@@ -30,7 +30,7 @@ class Dequantize(Pointwise):
         return (self.quant.decode(x),)
 
     def direction(self, index: int, *inputs: Array | None) -> Array | None:
-        return np.sign(np.asarray(self.quant.scale))
+        return np.asarray(np.sign(self.quant.scale))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from bitc.ir.graph import Array, Graph, Node, Op, Origin, Value
 from bitc.ir.rewrite import Rewriter, rewrite
 from bitc.ops.base import Pointwise
 from bitc.ops.binary import MultiThreshold
-from bitc.ops.movement import Concat, Pad, Reshape, Slice, Transpose
+from bitc.ops.movement import Concat, Gather, Pad, Reshape, Slice, Transpose
 from bitc.ops.reduce import ArgMax, ArgMin, Reduce, Softmax
 from bitc.passes.context import Context
 from bitc.passes.simplify import squeeze_broadcast
@@ -49,7 +49,7 @@ def _rule(rw: Rewriter, node: Node) -> Value | None:
         return _merge_reshape(rw, node) or _sink_below_reshape(rw, node)
     if isinstance(node.op, Pointwise):
         return _sink_below_pointwise(rw, node)
-    if isinstance(node.op, Reduce | Softmax | ArgMax | ArgMin | Concat | Pad | Slice):
+    if isinstance(node.op, Reduce | Softmax | ArgMax | ArgMin | Concat | Gather | Pad | Slice):
         return _sink_below_axes(rw, node)
     return None
 
@@ -205,16 +205,20 @@ def _move_back(c: Array, mover: Transpose | Reshape, before: tuple[int, ...], af
 
 def _sink_below_axes(rw: Rewriter, node: Node) -> Value | None:
     """Operators that work along named axes follow a Transpose by renaming their axes."""
-    data = node.inputs
-    movers = [rw.producer(v) for v in data]
-    first = movers[0]
+    if isinstance(node.op, Gather) and node.input(1).type.rank != 1:
+        return None
+    consts = tuple(v for v in node.inputs if v is not None and v.is_const)
+    movers = [rw.producer(v) for v in node.inputs if v not in consts]
+    first = movers[0] if movers else None
     if first is None or not isinstance(first.op, Transpose):
         return None
     if any(m is None or m.op != first.op for m in movers):
         return None
     perm = first.op.perm
     sources = [m.input(0) for m in movers if m is not None]
-    inner = rw.emit(_renamed(node.op, perm), *sources, at=node.origin, name=node.output.name)
+    if consts and not isinstance(node.op, Gather):
+        return None
+    inner = rw.emit(_renamed(node.op, perm), *sources, *consts, at=node.origin, name=node.output.name)
     outer = Transpose(perm)
     if inner.type.rank != len(perm):  # a reduction that dropped axes
         kept = [p for p in perm if p not in inner_axes(rw, inner)]
@@ -236,7 +240,7 @@ def _renamed(op: Op, perm: tuple[int, ...]) -> Op:
     match op:
         case Reduce(axes=axes):
             return replace(op, axes=tuple(sorted(perm[a] for a in axes)))
-        case Softmax() | Concat() | ArgMax() | ArgMin():
+        case Softmax() | Concat() | Gather() | ArgMax() | ArgMin():
             return replace(op, axis=perm[op.axis])
         case Pad():
             return replace(op, before=_unpermute(op.before, perm), after=_unpermute(op.after, perm))

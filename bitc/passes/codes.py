@@ -15,7 +15,7 @@ from bitc.ir.graph import Array, Node, Value
 from bitc.ir.rewrite import Rewriter
 from bitc.ir.types import DENSE, Quant, TensorType
 from bitc.ops.linear import Conv2D
-from bitc.ops.movement import Concat, Pad, Reshape, Slice, Transpose
+from bitc.ops.movement import Concat, Gather, Pad, Reshape, Slice, Transpose
 from bitc.ops.pool import MaxPool
 from bitc.ops.quantize import Dequantize, Requantize
 from bitc.ops.unary import Sign
@@ -98,8 +98,13 @@ class CodeFinder:
             return node.input(0)
         if isinstance(op, MaxPool):
             return self._pool(node)
-        if not isinstance(op, Reshape | Transpose | Slice | Concat | Pad):
+        if not isinstance(op, Reshape | Transpose | Slice | Concat | Pad | Gather):
             return None
+        if isinstance(op, Gather):
+            source = self._find(node.input(0))
+            if isinstance(source, Declined) or not node.input(1).is_const:
+                return source
+            return self._rw.emit(op, source, node.input(1), at=node.origin, name=f"{x.name}.codes", origin=x.origin)
         sources = [self._find(v) for v in node.inputs if v is not None]
         for s in sources:
             if isinstance(s, Declined):

@@ -21,13 +21,17 @@ import numpy as np
 
 from bitc.ir.graph import Array
 from bitc.ir.types import Quant
+from bitc.ops.binary import Pow
 from bitc.ops.epilogue import Epilogue, TernThreshold, Threshold
+from bitc.ops.unary import Elu, Erf, Exp, Selu, Sigmoid, Softplus, Softsign, Tanh
 from bitc.passes.chain import Chain
 
 _FEW = 1 << 14
 """Evaluations up to which sampling is as quick as bisection."""
 _MANY = 1 << 23
 """Evaluations from which sampling takes too much memory."""
+_WAVY = (Exp, Tanh, Sigmoid, Erf, Softplus, Softsign, Elu, Selu, Pow)
+"""Monotone as functions, but as float algorithms only up to rounding: integers are sampled where possible."""
 _BOUNDS = [np.float32(np.finfo(np.float32).max), *np.logspace(36, 6, 16).astype(np.float32)]
 
 At = Callable[[Array], Array]
@@ -64,11 +68,12 @@ def search(chain: Chain, reachable: Array | None) -> Quantizer:
     evaluations = 0 if reachable is None else len(reachable) * int(np.prod(shape))
     if direction is None and (reachable is None or evaluations > _MANY):
         raise NotAQuantizer("it is not monotone, or not known to be")
-    if direction is None or 0 < evaluations <= _FEW:
-        assert reachable is not None
+    doubtful = direction is None or any(isinstance(n.op, _WAVY) for n in chain.nodes)
+    if reachable is not None and (evaluations <= _FEW or (doubtful and evaluations <= _MANY)):
         roots = _Roots(reachable, chain.root.type.dtype.carrier)
         levels, flip, minimum = _by_sampling(chain, reachable, shape)
     else:
+        assert direction is not None
         roots = _float_roots(chain, shape) if reachable is None else _Roots(reachable, chain.root.type.dtype.carrier)
         flip = np.broadcast_to(direction < 0, shape)
         levels = _by_bisection(chain, flip, roots)

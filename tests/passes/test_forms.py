@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from bitc.ir import BIT1, FLOAT32, TERN
 from bitc.ops.epilogue import Threshold
@@ -551,8 +552,6 @@ def test_weight_bits_with_real_input() -> None:
 
 
 def test_uint8_image_times_bits() -> None:
-    from onnx import TensorProto  # noqa: F401
-
     n = Net()
     q = n.op("QuantizeLinear", n.input(1, 3, 6, 6), 0.05, n.const(0, np.uint8))
     x = n.op("DequantizeLinear", q, 0.05, n.const(0, np.uint8))
@@ -566,3 +565,72 @@ def test_sign_appears_nowhere_in_floats() -> None:
     x = sign_sign(n, n.bn(n.first(C), C))
     r = check(n, n.op("Add", n.conv(x, C, C, pads=[1] * 4), n.conv(x, C, C, k=1)))
     assert r.count(Sign) == 0
+
+
+def test_conv_over_time() -> None:
+    n = Net()
+    x = n.op("Conv", n.input(1, 3, 20), n.reals(C, 3, 3), kernel_shape=[3])
+    for _ in range(2):
+        x = n.op("Add", n.op("Mul", x, n.reals(C, 1)), n.reals(C, 1))
+        x = n.op("Conv", where_less(n, x), n.signs(C, C, 3), kernel_shape=[3])
+    r = check(n, x)
+    assert r.on_bits == [False, True, True] and r.count(Transpose) <= 2
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_transposed_convolution(stride: int) -> None:
+    """With a stride, zeros stand between the signs."""
+    n = Net()
+    x = where_less(n, n.bn(n.first(C), C))
+    x = n.op("ConvTranspose", x, n.signs(C, C, 4, 4), kernel_shape=[4, 4], strides=[stride] * 2, pads=[1] * 4)
+    r = check(n, n.conv(where_less(n, n.bn(x, C)), C, C))
+    assert r.on_bits == [False, stride == 1, True]
+    assert stride == 1 or "padded with 0" in r.findings.not_binary[-1].why
+
+
+def test_gate_does_not_hold_up_transposes() -> None:
+    """Squeeze and excitation: the gate is small and is moved, not the image."""
+    n = Net()
+    x = n.bn(n.first(C), C)
+    g = n.op("GlobalAveragePool", x)
+    g = n.op("Sigmoid", n.op("Conv", g, n.reals(C, C, 1, 1), kernel_shape=[1, 1]))
+    x = n.op("Add", n.op("Mul", x, g), n.bn(n.conv(where_less(n, x), C, C, pads=[1] * 4), C))
+    r = check(n, n.conv(where_less(n, x), C, C))
+    assert sorted(r.on_bits) == [False, False, True, True] and r.count(Transpose) <= 2
+
+
+def test_gate_from_a_dense_layer() -> None:
+    n = Net()
+    x = n.bn(n.first(C), C)
+    g = n.op("Flatten", n.op("GlobalAveragePool", x))
+    g = n.op("Reshape", n.op("Sigmoid", n.op("MatMul", g, n.reals(C, C))), n.const([1, C, 1, 1], np.int64))
+    r = check(n, n.conv(where_less(n, n.op("Sub", n.op("Mul", x, g), 0.1)), C, C))
+    assert sorted(r.on_bits) == [False, False, True] and r.count(Transpose) <= 2
+
+
+def test_upsampled_bits() -> None:
+    n = Net()
+    x = where_less(n, n.bn(n.first(C), C))
+    sizes = n.const([1, 1, 2, 2])
+    x = n.op("Resize", x, "", sizes, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    r = check(n, n.conv(x, C, C))
+    assert r.on_bits == [False, True]
+
+
+def test_split_bits() -> None:
+    n = Net()
+    x = where_less(n, n.bn(n.first(2 * C), 2 * C))
+    n.nodes.append(helper.make_node("Split", [x, n.const([C, C], np.int64)], ["left", "right"], name="split", axis=1))
+    y = n.op("Add", n.conv("left", C, C), n.conv("right", C, C))
+    r = check(n, y)
+    assert r.on_bits == [False, True, True]
+
+
+def test_average_pool_reads_the_bits() -> None:
+    n = Net()
+    x = where_less(n, n.bn(n.conv(where_less(n, n.bn(n.first(C), C)), C, C), C))
+    y = n.op("Flatten", n.op("GlobalAveragePool", x))
+    z = n.op("Flatten", n.op("GlobalAveragePool", n.conv(x, C, C)))
+    r = check(n, n.op("Add", y, z))
+    assert r.on_bits == [False, True, True]
+    assert isinstance(r.convs[1].op, Conv2D) and isinstance(r.convs[1].op.epilogue, Threshold)
