@@ -114,7 +114,10 @@ def _affine(rw: Rewriter, node: Node, conv: Node, step: tuple[Array, Array, floa
     if new.lo > new.hi:
         return None
     outputs = conv.input(1).shape[0]
-    params = [np.broadcast_to(p, outputs).astype(np.float32) for p in (s * scale, b * scale + bias)]
+    with np.errstate(over="ignore"):
+        params = [np.broadcast_to(p, outputs).astype(np.float32) for p in (s * scale, b * scale + bias)]
+    if not np.isfinite(params).all():
+        return None
     consts = [rw.const(p, f"{node.output.name}.{n}") for p, n in zip(params, new.param_names, strict=True)]
     op = replace(conv.op, epilogue=new)
     return rw.emit(op, conv.input(0), conv.input(1), *consts, at=conv.origin, name=node.output.name)
