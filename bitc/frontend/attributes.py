@@ -39,6 +39,13 @@ class Attributes:
             return default
         return int(a.i)
 
+    def flag(self, name: str, default: bool = False) -> bool:
+        """An integer that stands for a bool: 0 or 1."""
+        value = self.int_(name, int(default))
+        if value not in (0, 1):
+            raise self.invalid(f"attribute {name!r} is {value}, neither 0 nor 1")
+        return value == 1
+
     def float_(self, name: str, default: float | None = None) -> float:
         a = self._get(name, AttributeProto.FLOAT, AttributeProto.INT)
         if a is None:

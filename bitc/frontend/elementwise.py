@@ -170,7 +170,7 @@ def power(ctx: Context) -> Value:
 
 
 def mod(ctx: Context) -> Value:
-    fmod = bool(ctx.attrs.int_("fmod", 0))
+    fmod = ctx.attrs.flag("fmod")
     if ctx.number().type.dtype.is_float and not fmod:
         raise ctx.invalid("fmod must be 1 for floats")
     return ctx.emit(b.Mod(fmod), ctx.number(0), ctx.number(1))
@@ -196,9 +196,9 @@ def logical(op: Op) -> Importer:
 def is_inf(ctx: Context) -> Value:
     x = ctx.floats()
     found = []
-    if ctx.attrs.int_("detect_positive", 1):
+    if ctx.attrs.flag("detect_positive", True):
         found.append(ctx.emit(b.Equal(), x, ctx.const(math.inf)))
-    if ctx.attrs.int_("detect_negative", 1):
+    if ctx.attrs.flag("detect_negative", True):
         found.append(ctx.emit(b.Equal(), x, ctx.const(-math.inf)))
     if not found:
         return ctx.emit(u.Not(), ctx.emit(b.Equal(), x, x))

@@ -146,7 +146,7 @@ def _pool_window(ctx: Context, x: Value) -> tuple[Value, Window]:
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     if min(pads) < 0 or any(p >= r for p, r in zip(pads, [*reach, *reach], strict=True)):
         raise ctx.invalid(f"pads {pads} of a pooling window {list(kernel)}")
-    if ctx.attrs.int_("ceil_mode", 0):
+    if ctx.attrs.flag("ceil_mode"):
         for a, d in enumerate(x.shape[2:]):
             span = d + pads[a] + pads[axes + a] - reach[a]
             out = -(-span // strides[a]) + 1
@@ -174,8 +174,8 @@ def average_pool(ctx: Context) -> Value:
 
 def averaged(ctx: Context, x: Value) -> Value:
     """The node's average pool over x ``[N, C, spatial...]``."""
-    include = bool(ctx.attrs.int_("count_include_pad", 0))
-    ceil = bool(ctx.attrs.int_("ceil_mode", 0))
+    include = ctx.attrs.flag("count_include_pad")
+    ceil = ctx.attrs.flag("ceil_mode")
     nhwc, window = _pool_window(ctx, x)
     if include and ceil:  # what ceil_mode adds at the end counts neither as input nor as padding
         return _padded_average(ctx, x, nhwc, window)
@@ -219,9 +219,9 @@ def gemm(ctx: Context) -> Value:
     if a.type.rank != 2 or w.type.rank != 2 or a.type.dtype is not w.type.dtype:
         raise ctx.invalid(f"operands are {a.type} and {w.type}")
     alpha, beta = ctx.attrs.float_("alpha", 1.0), ctx.attrs.float_("beta", 1.0)
-    if ctx.attrs.int_("transA", 0):
+    if ctx.attrs.flag("transA"):
         a = ctx.emit(Transpose((1, 0)), a)
-    if ctx.attrs.int_("transB", 0):
+    if ctx.attrs.flag("transB"):
         w = ctx.emit(Transpose((1, 0)), w)
     y = ctx.emit(MatMul(), a, w)
     if alpha != 1:
@@ -241,9 +241,9 @@ def batch_normalization(ctx: Context) -> Value:
     x = ctx.floats()
     epsilon = ctx.attrs.float_("epsilon", 1e-5)
     ctx.attrs.ignore("momentum")
-    if ctx.attrs.int_("training_mode", 0) or any(ctx.wanted(i) for i in range(1, 5)):
+    if ctx.attrs.flag("training_mode") or any(ctx.wanted(i) for i in range(1, 5)):
         raise Refused("batch normalization in training mode", "export the model in inference mode")
-    if not ctx.attrs.int_("spatial", 1):
+    if not ctx.attrs.flag("spatial", True):
         raise Refused("batch normalization per element (spatial = 0)", "use the per-channel form")
     channels = x.shape[1] if x.type.rank > 1 else 1
     gamma, beta, mean, var = (ctx.floats(i) for i in range(1, 5))

@@ -20,7 +20,7 @@ def reshaped(ctx: Context, x: Value, shape: Sequence[int]) -> Value:
 
 def reshape(ctx: Context) -> Value:
     x, wanted = ctx.input(), list(ctx.ints(1, "the shape"))
-    if not ctx.attrs.int_("allowzero", 0):
+    if not ctx.attrs.flag("allowzero"):
         if any(d == 0 and i >= x.type.rank for i, d in enumerate(wanted)):
             raise ctx.invalid(f"the shape {wanted} copies a dimension that {x.type} does not have")
         wanted = [x.shape[i] if d == 0 else d for i, d in enumerate(wanted)]

@@ -51,7 +51,7 @@ def quant(ctx: Context) -> Value:
     """``(round(clip(x / scale + zero, min, max)) - zero) * scale``; one signed bit is ``x >= 0 ? scale : -scale``."""
     x, scale, zero = ctx.floats(0), ctx.floats(1), ctx.floats(2)
     bits = ctx.array(3, "the bit width")
-    signed, narrow = bool(ctx.attrs.int_("signed", 1)), bool(ctx.attrs.int_("narrow", 0))
+    signed, narrow = ctx.attrs.flag("signed", True), ctx.attrs.flag("narrow")
     mode = ctx.attrs.str_("rounding_mode", "ROUND").upper()
     if mode not in _ROUNDING and mode not in _SYMMETRIC:
         raise Refused(f"rounding mode {mode!r}", _HINT)

@@ -157,7 +157,7 @@ def _softmax(ctx: Context, x: Value) -> Value:
 
 
 def _channels_first(ctx: Context) -> None:
-    if ctx.attrs.int_("channels_last", 0):
+    if ctx.attrs.flag("channels_last"):
         raise Refused("channels last", "export with channels first")
 
 

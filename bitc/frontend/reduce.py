@@ -18,8 +18,8 @@ Kind = Callable[[tuple[int, ...], bool], r.Reduce]
 def reduced(ctx: Context, kind: Kind, x: Value, since: int = 18) -> Value:
     """Reduce `x` over the node's axes, which are an attribute before opset `since` and an input from then on."""
     given = axes_of(ctx, 1, since)
-    keepdims = bool(ctx.attrs.int_("keepdims", 1))
-    if not given and ctx.attrs.int_("noop_with_empty_axes", 0):
+    keepdims = ctx.attrs.flag("keepdims", True)
+    if not given and ctx.attrs.flag("noop_with_empty_axes"):
         return x
     axes = ctx.axes(given, x.type.rank) if given else tuple(range(x.type.rank))
     if prod(x.shape[a] for a in axes) == 0:
@@ -66,8 +66,8 @@ def arg(kind: Callable[[int, bool, bool], r.ArgMax | r.ArgMin]) -> Importer:
     def run(ctx: Context) -> Value:
         x = ctx.number()
         axis = ctx.axis(ctx.attrs.int_("axis", 0), x.type.rank)
-        last = bool(ctx.attrs.int_("select_last_index", 0))
-        return ctx.emit(kind(axis, bool(ctx.attrs.int_("keepdims", 1)), last), x)
+        last = ctx.attrs.flag("select_last_index")
+        return ctx.emit(kind(axis, ctx.attrs.flag("keepdims", True), last), x)
 
     return run
 

@@ -84,7 +84,7 @@ def resize(ctx: Context) -> Value:
     mode = ctx.attrs.str_("mode", "nearest")
     where = ctx.attrs.str_("coordinate_transformation_mode", "half_pixel" if ctx.opset >= 11 else "asymmetric")
     rounding = ctx.attrs.str_("nearest_mode", "round_prefer_floor" if ctx.opset >= 11 else "floor")
-    if ctx.attrs.int_("antialias", 0):
+    if ctx.attrs.flag("antialias"):
         raise Refused("resizes with antialiasing", _HINT)
     out, factor = _scales(ctx, x)
     return resized(ctx, x, mode, where, rounding, out, factor)

@@ -11,6 +11,7 @@ from bitc.errors import InvalidModel, ModelError, Unsupported
 from bitc.frontend import fold
 from bitc.frontend.context import Context, Refused, Session
 from bitc.frontend.order import label, live_nodes
+from bitc.frontend.schema import check_schema
 from bitc.frontend.source import is_qonnx
 from bitc.frontend.table import TABLE
 from bitc.frontend.tensors import dtype_of, is_narrowed, to_array, type_name
@@ -121,6 +122,8 @@ class Walker:
                 if constant and domain == "" and inputs:
                     return fold.evaluate(ctx, opset)
                 raise Refused("the operator is not supported")
+            if domain == "":
+                check_schema(ctx, opset)
             result = importer(ctx)
             if ctx.attrs.unread():
                 raise Refused(f"attribute {ctx.attrs.unread()[0]!r} is not known", "remove it if it changes nothing")

@@ -26,7 +26,7 @@ class Binary(Pointwise):
     def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
         a, b = arrays
         assert a is not None and b is not None
-        return (np.asarray(self.compute(a, b)),)
+        return (np.asarray(self.compute(a, b)).reshape(np.broadcast_shapes(a.shape, b.shape)),)
 
     def compute(self, a: Array, b: Array) -> Array:
         raise NotImplementedError(self.name)
@@ -258,8 +258,8 @@ class Where(Pointwise):
 class MultiThreshold(Pointwise):
     """``scale * count + bias``, where count is how many of the channel's thresholds are <= x.
 
-    Inputs: x ``[..., C, ...]`` with channels on `axis`, counted from the end (negative); thresholds ``[C, T]`` or ``[1, T]``. FINN's operator of that
-    name. The output is float32; both steps round.
+    Inputs: x ``[..., C, ...]`` with channels on `axis`, counted from the end (negative); thresholds ``[C, T]`` or
+    ``[1, T]``. FINN's operator of that name. The output is float32; both steps round.
     """
 
     scale: float = 1.0

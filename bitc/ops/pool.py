@@ -12,6 +12,14 @@ from bitc.ir.types import TensorType
 from bitc.ops.window import Window, empty_output, spatial
 
 
+def _limits(dtype: np.dtype) -> tuple[Array, Array]:
+    """Smallest and largest value of a type; infinities for floats."""
+    if dtype.kind in "iu":
+        return np.array(np.iinfo(dtype).min, dtype), np.array(np.iinfo(dtype).max, dtype)
+    limits = from_numpy(dtype)
+    return np.array(limits.min, dtype), np.array(limits.max, dtype)
+
+
 @dataclass(frozen=True)
 class MaxPool(Op):
     """Maximum of the real values in each window; taps in the padding are skipped.
@@ -34,9 +42,9 @@ class MaxPool(Op):
         assert x is not None
         minimum = arrays[1] if len(arrays) > 1 and arrays[1] is not None else np.zeros(x.shape[3], np.bool_)
         as_min = ~minimum if x.dtype.kind == "b" else minimum
-        limits = from_numpy(x.dtype)
+        low, high = _limits(x.dtype)
         out = empty_output(x, self.window, x.shape[3], x.dtype)
-        out[:] = np.where(as_min, np.array(limits.max, x.dtype), np.array(limits.min, x.dtype))
+        out[:] = np.where(as_min, high, low)
         for _, _, (oy, ox), (iy, ix) in self.window.taps(spatial(x)):
             # `x > best` as in C: a NaN never replaces a number.
             best, new = out[:, oy, ox], x[:, iy, ix]

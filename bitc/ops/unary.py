@@ -34,7 +34,7 @@ class Unary(Pointwise):
     def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
         (x,) = arrays
         assert x is not None
-        return (self.compute(x),)
+        return (np.asarray(self.compute(x)).reshape(x.shape),)
 
     def compute(self, x: Array) -> Array:
         raise NotImplementedError(self.name)
@@ -282,6 +282,14 @@ class Cast(Unary):
         return RISES if self.dtype.is_float else None
 
 
+def _bound(value: float, dtype: np.dtype) -> Array:
+    """A bound in the type of what it bounds."""
+    if dtype.kind not in "iu":
+        return np.array(value, dtype)
+    info = np.iinfo(dtype)
+    return np.array(min(max(int(value), info.min), info.max), dtype)
+
+
 @dataclass(frozen=True)
 class Clip(Unary):
     """``x < lo ? lo : x``, then ``x > hi ? hi : x``, so that NaN passes through. Infinite bounds do nothing."""
@@ -292,10 +300,10 @@ class Clip(Unary):
     def compute(self, x: Array) -> Array:
         y = x
         if self.lo > float("-inf"):
-            lo = x.dtype.type(self.lo)
+            lo = _bound(self.lo, x.dtype)
             y = np.where(y < lo, lo, y)
         if self.hi < float("inf"):
-            hi = x.dtype.type(self.hi)
+            hi = _bound(self.hi, x.dtype)
             y = np.where(y > hi, hi, y)
         return y
 

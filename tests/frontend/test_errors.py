@@ -97,7 +97,7 @@ def test_nodes() -> None:
         names = [*feeds, *(constants or {})]
         return model([node(op, names, ["y"], name="here", **attributes)], feeds, ["y"], constants)
 
-    fails(InvalidModel, one("Relu", {}), "here", "missing")
+    fails(InvalidModel, one("Relu", {}), "here", "0 inputs")
     fails(InvalidModel, one("Add", {**x, "b": floats(4)}), "here", "float32[2x3]")
     fails(InvalidModel, one("Add", {**x, "b": np.zeros(3, np.int64)}), "here", "int64")
     fails(InvalidModel, one("Conv", x, {"w": floats(4, 3, 3, 3)}), "here")
