@@ -56,9 +56,11 @@ def _inplace(calls: Sequence[Call], spans: dict[Buffer, tuple[int, int]]) -> dic
             both = y.kind is Kind.ARENA and x.kind is Kind.ARENA and y is not x
             if not both or spans[y][0] != i:
                 continue
+            # An element must not be written before it is read, however large the block that x itself took over.
+            fits = y.type.nbytes <= x.type.nbytes
             x = _find(owner, x)
             others = [b.root for j, b in enumerate(call.args) if j not in (written, read)]
-            if end[x] == i and y.type.nbytes <= x.type.nbytes and all(_find(owner, b) is not x for b in others):
+            if fits and end[x] == i and all(_find(owner, b) is not x for b in others):
                 owner[y] = x
                 end[x] = end[y]
     return owner
