@@ -78,7 +78,7 @@ def check_fit(report: dict[str, Any], plan: MemoryPlan, target: Target) -> None:
             f"{layer['name']} with {layer['weights_bytes']:,} bytes of weights ({layer['kind'] or layer['op']})",
             where=target.name,
             hint=("make it smaller" if layer["kind"] == "binary" else "binarize it or make it smaller")
-            + ", compile with --optimize -Os, or choose a target with more flash (--flash says how much yours has)",
+            + ", compile with --optimize size, or choose a target with more flash (--flash says how much yours has)",
             detail=_lines(flash) + "\n" + plan.memory_map(),
         )
 

@@ -15,6 +15,7 @@ from bitc.target import Target
 from bitc.toolchain import Toolchain
 
 _Command = Callable[..., Any]
+_LEVELS = {"speed": "-O3", "balanced": "-O2", "size": "-Os"}
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,10 @@ def target_options(command: _Command) -> _Command:
     for decorate in (
         click.option(
             "--optimize",
-            type=click.Choice(["-O3", "-O2", "-Os"]),
-            default="-O3",
+            type=click.Choice(list(_LEVELS)),
+            default="speed",
             show_default=True,
-            help="Optimisation level of the C compiler.",
+            help="What the C compiler optimises for.",
         ),
         click.option("--cc", default="", help="C compiler to use instead of the bundled one: a name or a path."),
         click.option("--feature", "features", multiple=True, help="Add a feature of the chip, or remove it: -NAME."),
@@ -100,7 +101,7 @@ def make_job(
     """The parsed form of `model_options` and `target_options`."""
     chip = Target.load(target, ram, flash, features)
     toolchain = Toolchain(cc) if cc else Toolchain()
-    return Job(model, chip, make_options(shapes, snap, sign0, name), toolchain, optimize, as_json)
+    return Job(model, chip, make_options(shapes, snap, sign0, name), toolchain, _LEVELS[optimize], as_json)
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
