@@ -304,12 +304,13 @@ def test_binarize_says_why_not() -> None:
     assert "graph input" in why(g.x, g.signs(5, 3, 3, 8))
     assert "[0, inf]" in why(g.do(u.Relu(), g.x), g.signs(5, 3, 3, 8))
     assert "all equal" in why(g.x, g.c(np.ones((5, 3, 3, 8))))
-    uneven = g.do(b.Where(), g.do(b.Less(), g.x, g.c(0.5)), g.c(-2.0), g.c(1.0))
-    assert "padding adds a third, 0" in why(uneven, g.signs(5, 3, 3, 8), pads=1)
-    wave = g.do(b.Where(), g.do(b.Less(), g.do(u.Abs(), g.x), g.c(0.5)), g.c(-1.0), g.c(1.0))
+    steps = [g.do(b.Where(), g.do(b.Less(), g.x, g.c(t)), g.c(-1.0), g.c(1.0)) for t in (0.0, 1.0)]
+    wave = g.do(b.Mul(), *steps)
     assert "not monotone" in why(wave, g.signs(5, 3, 3, 8))
     two = g.do(b.Mul(), g.do(u.Sign(), g.x), g.do(u.Sign(), g.do(ReduceMean((3,)), g.x)))
     assert "no function of one tensor" in why(two, g.signs(5, 3, 3, 8))
+    uneven = g.do(b.Where(), g.do(b.Less(), g.x, g.c(0.5)), g.c(-2.0), g.c(1.0))
+    assert "padding adds a third, 0" in why(uneven, g.signs(5, 3, 3, 8), pads=1)
 
 
 def test_pad_of_another_value_declines() -> None:
