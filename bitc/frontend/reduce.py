@@ -19,7 +19,8 @@ def reduced(ctx: Context, kind: Kind, x: Value, since: int = 18) -> Value:
     """Reduce `x` over the node's axes, which are an attribute before opset `since` and an input from then on."""
     given = axes_of(ctx, 1, since)
     keepdims = ctx.attrs.flag("keepdims", True)
-    if not given and ctx.attrs.flag("noop_with_empty_axes"):
+    noop = ctx.attrs.flag("noop_with_empty_axes")  # read even where it does not matter: dynamo always writes it
+    if noop and not given:
         return x
     axes = ctx.axes(given, x.type.rank) if given else tuple(range(x.type.rank))
     if prod(x.shape[a] for a in axes) == 0:
