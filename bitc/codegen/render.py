@@ -40,7 +40,7 @@ class Renderer:
             self._counts[function.kernel] = index + 1
             name = f"{function.kernel}_{index}"
             self._names[key] = name
-            self.texts.append(tidy(f"static void {name}{head} {{\n{body}}}"))
+            self.texts.append(tidy(f"{_wrapped(f'static void {name}', head)} {{\n{body}}}"))
         return self._names[key]
 
     def preludes(self, uses: Iterable[str]) -> list[str]:
@@ -49,3 +49,10 @@ class Renderer:
 
     def file(self, template: str, **context: object) -> str:
         return self.env.get_template(template).render(context)
+
+
+def _wrapped(start: str, parameters: str) -> str:
+    """The head of a function, its parameters on lines of their own where one line is too short."""
+    if len(start) + len(parameters) + 2 <= 120:
+        return start + parameters
+    return start + "(\n" + ",\n".join(f"        {p.strip()}" for p in parameters[1:-1].split(",")) + ")"

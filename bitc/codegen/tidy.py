@@ -7,6 +7,7 @@ def tidy(text: str) -> str:
     """Indent by braces, four spaces each; drop blank lines at the edges of blocks, keep single ones elsewhere."""
     lines: list[str] = []
     depth = 0
+    parens = 0
     in_comment = False
     for raw in text.splitlines():
         line = raw.strip()
@@ -26,7 +27,8 @@ def tidy(text: str) -> str:
             while lines and not lines[-1]:
                 lines.pop()
             depth -= 1
-        lines.append("    " * depth + line)
+        lines.append("    " * (depth + parens) + line)
+        parens = max(parens + code.count("(") - code.count(")"), 0)
         depth += code.count("{") - code.count("}") + code.startswith("}")
         in_comment = line.startswith("/*") and "*/" not in line
     while lines and not lines[-1]:

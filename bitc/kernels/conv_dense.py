@@ -91,8 +91,10 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
 def cost(node: Node, target: Target) -> float:
     op, x, w = node.op, node.input(0), node.input(1)
     assert isinstance(op, Conv2D)
-    per_mac = 3.0 if "fpu" in target.features or not op.accumulator(x.type, w.type).dtype.is_float else 60.0
-    return op.macs(x.type, w.type) * per_mac
+    is_float = op.accumulator(x.type, w.type).dtype.is_float
+    per_mac = 60.0 if is_float and "fpu" not in target.features else 6.0 if w.type.dtype is BIT1 else 3.0
+    vectors = max(target.vector_bytes / 4, 1.0) if op.window.kernel == (1, 1) else 1.0
+    return op.macs(x.type, w.type) * per_mac / vectors
 
 
 VARIANT = Variant("conv_dense", (Conv2D,), accepts, build, cost)

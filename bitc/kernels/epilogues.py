@@ -31,10 +31,12 @@ def epilogue(
     if op is None:
         return base, ()
     args: list[Arg] = []
+    given = dict(zip(op.param_names, params, strict=False)).get("flip")
+    flip = given.array if given is not None else np.zeros(1, np.bool_)
     for name, value in zip(op.param_names, params, strict=False):
         if value is None or (name == "flip" and value.is_const and not value.array.any()):
             continue
-        data = _as_accumulator(value.array, acc) if name.startswith("t") else _plain(name, value.array)
+        data = _as_accumulator(value.array, acc, flip) if name.startswith("t") else _plain(name, value.array)
         args.append(Arg(name, Packed(data.reshape(-1), name)))
         base[f"{name}_size"] = data.size
         base["flip"] = base["flip"] or name == "flip"
@@ -56,12 +58,14 @@ def _plain(name: str, array: Array) -> Array:
     return array.astype(np.uint8 if name == "flip" else np.float32)
 
 
-def _as_accumulator(t: Array, acc: TensorType) -> Array:
-    """Thresholds in the accumulator's type. On integers ``acc < t`` is ``acc < ceil(t)``, and ``acc > t`` is
-    ``acc > floor(t)``: both hold for t where t is an integer, which the passes guarantee for flipped channels."""
+def _as_accumulator(t: Array, acc: TensorType, flip: Array) -> Array:
+    """Thresholds in the accumulator's type, the narrowest that holds them. On integers ``acc < t`` is
+    ``acc < ceil(t)``, and where comparisons are flipped ``acc > t`` is ``acc > floor(t)``."""
     if acc.dtype.is_float:
         return t.astype(np.float32)
-    whole = np.ceil(t.astype(np.float64)) if t.dtype.kind == "f" else t.astype(np.float64)
-    whole = np.clip(np.nan_to_num(whole, nan=-(2.0**31), posinf=2.0**31 - 1, neginf=-(2.0**31)), -(2**31), 2**31 - 1)
-    result = whole.astype(np.int32)
+    real = t.astype(np.float64)
+    whole = np.where(flip, np.floor(real), np.ceil(real))
+    bounds = np.iinfo(np.int32)
+    whole = np.clip(np.nan_to_num(whole, nan=bounds.min, posinf=bounds.max, neginf=bounds.min), bounds.min, bounds.max)
+    result: Array = whole.astype(np.int32)
     return result.astype(np.int16) if (abs(result.astype(np.int64)) < 2**15).all() else result

@@ -12,22 +12,22 @@ _F = np.float32
 
 def _horner(x: Array, coefficients: tuple[float, ...]) -> Array:
     """``(((c0 * x + c1) * x + c2) …) * x + cn``, each step rounded."""
-    p = x * x.dtype.type(coefficients[0])
+    p: Array = x * x.dtype.type(coefficients[0])
     for c in coefficients[1:-1]:
         p = (p + x.dtype.type(c)) * x
-    return p + x.dtype.type(coefficients[-1])
+    return np.asarray(p + x.dtype.type(coefficients[-1]))
 
 
 def _pow2i(n: Array) -> Array:
-    return ((n + 127).astype(np.uint32) << np.uint32(23)).view(_F)
+    return np.asarray(((n + 127).astype(np.uint32) << np.uint32(23)).view(_F))
 
 
 def exp(x: Array) -> Array:
     with np.errstate(all="ignore"):
         x = np.asarray(x, _F)
         safe = np.where(np.isfinite(x), np.clip(x, _F(-105), _F(89)), _F(0))
-        n = np.rint(safe * _F(1.44269504))
-        r = safe - n * _F(0.693359375)
+        n: Array = np.rint(safe * _F(1.44269504))
+        r: Array = safe - n * _F(0.693359375)
         r = r - n * _F(-2.12194440e-4)
         p = _horner(
             r, (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)

@@ -215,7 +215,11 @@ BITC_INLINE void bitc_dot32_masked(const uint32_t *a, const uint32_t *m, const u
     pop[0] = bitc_count_masked(a, m, w, n);
 }
 
-static void conv_dense_0(uint32_t *restrict y, const float *restrict x, const uint8_t *restrict w, const float *restrict t) {
+static void conv_dense_0(
+    uint32_t *restrict y,
+    const float *restrict x,
+    const uint8_t *restrict w,
+    const float *restrict t) {
     for (int oy = 0; oy < 10; oy++) {
         const int iy = oy * 1 - 1;
         for (int ox = 0; ox < 10; ox++) {
@@ -264,7 +268,13 @@ static void conv_dense_0(uint32_t *restrict y, const float *restrict x, const ui
     }
 }
 
-static void conv_bits_0(uint32_t *restrict y, const uint32_t *restrict x, const uint32_t *restrict w, const int16_t *restrict t, uint32_t *patch, uint32_t *mask) {
+static void conv_bits_0(
+    uint32_t *restrict y,
+    const uint32_t *restrict x,
+    const uint32_t *restrict w,
+    const int16_t *restrict t,
+    uint32_t *patch,
+    uint32_t *mask) {
     for (int oy = 0; oy < 10; oy++) {
         const int iy = oy * 1 - 1;
         for (int ox = 0; ox < 10; ox++) {
@@ -351,7 +361,13 @@ static void max_pool_0(uint32_t *restrict y, const uint32_t *restrict x) {
     }
 }
 
-static void conv_bits_1(uint32_t *restrict y, const uint32_t *restrict x, const uint32_t *restrict w, const int16_t *restrict t, uint32_t *patch, uint32_t *mask) {
+static void conv_bits_1(
+    uint32_t *restrict y,
+    const uint32_t *restrict x,
+    const uint32_t *restrict w,
+    const int16_t *restrict t,
+    uint32_t *patch,
+    uint32_t *mask) {
     for (int oy = 0; oy < 5; oy++) {
         const int iy = oy * 1 - 1;
         for (int ox = 0; ox < 5; ox++) {
@@ -418,7 +434,13 @@ static void conv_bits_1(uint32_t *restrict y, const uint32_t *restrict x, const 
     }
 }
 
-static void conv_bits_2(uint32_t *restrict y, const uint32_t *restrict x, const uint32_t *restrict w, const int16_t *restrict t_low, const int16_t *restrict t_high, uint32_t *patch) {
+static void conv_bits_2(
+    uint32_t *restrict y,
+    const uint32_t *restrict x,
+    const uint32_t *restrict w,
+    const int16_t *restrict t_low,
+    const int16_t *restrict t_high,
+    uint32_t *patch) {
     for (int oy = 0; oy < 4; oy++) {
         const int iy = oy * 1 - 0;
         for (int ox = 0; ox < 4; ox++) {
@@ -461,7 +483,13 @@ static void conv_bits_2(uint32_t *restrict y, const uint32_t *restrict x, const 
     }
 }
 
-static void conv_bits_3(uint16_t *restrict y, const uint32_t *restrict x, const uint32_t *restrict w, const int16_t *restrict t, uint32_t *patch, uint32_t *mask) {
+static void conv_bits_3(
+    uint16_t *restrict y,
+    const uint32_t *restrict x,
+    const uint32_t *restrict w,
+    const int16_t *restrict t,
+    uint32_t *patch,
+    uint32_t *mask) {
     for (int oy = 0; oy < 1; oy++) {
         const int iy = oy * 1 - 0;
         for (int ox = 0; ox < 1; ox++) {
@@ -508,7 +536,13 @@ static void conv_bits_3(uint16_t *restrict y, const uint32_t *restrict x, const 
     }
 }
 
-static void conv_bits_4(float *restrict y, const uint16_t *restrict x, const uint32_t *restrict w, const float *restrict scale, const float *restrict bias, uint32_t *patch) {
+static void conv_bits_4(
+    float *restrict y,
+    const uint16_t *restrict x,
+    const uint32_t *restrict w,
+    const float *restrict scale,
+    const float *restrict bias,
+    uint32_t *patch) {
     for (int oy = 0; oy < 1; oy++) {
         const int iy = oy * 1 - 0;
         for (int ox = 0; ox < 1; ox++) {

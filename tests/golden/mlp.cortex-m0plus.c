@@ -17,11 +17,11 @@ extern "C" {
 
 /* Working memory in bytes, its alignment, and the size of an array for it (never 0). The caller owns it; it holds
  * nothing between two runs. */
-#define MLP_ARENA_BYTES 10
+#define MLP_ARENA_BYTES 163
 #define MLP_ARENA_ALIGN 4
-#define MLP_ARENA_SIZE 10
+#define MLP_ARENA_SIZE 163
 /* Bytes of constants, in flash. */
-#define MLP_WEIGHTS_BYTES 268
+#define MLP_WEIGHTS_BYTES 280
 
 /* Put before the definition of the arena; override to place it in a section. */
 #ifndef MLP_ARENA_ATTR
@@ -81,7 +81,7 @@ static inline uint8_t mlp_quantize_x(float value) {
 #include "bitc_defs.h"
 
 
-extern const uint8_t mlp_conv2d_w[60];
+extern const uint8_t mlp_conv2d_w[72];
 extern const int16_t mlp_conv2d_t[24];
 extern const uint32_t mlp_conv2d_1_w[24];
 extern const int16_t mlp_conv2d_1_t[24];
@@ -201,41 +201,46 @@ BITC_INLINE void bitc_dot32_masked(const uint32_t *a, const uint32_t *m, const u
     pop[0] = bitc_count_masked(a, m, w, n);
 }
 
-static void conv_dense_0(uint8_t *restrict y, const uint8_t *restrict x, const uint8_t *restrict w, const int16_t *restrict t) {
+static void conv_lut_0(
+    uint8_t *restrict y,
+    const uint8_t *restrict x,
+    const uint8_t *restrict w,
+    const int16_t *restrict t,
+    int16_t *table) {
     for (int oy = 0; oy < 1; oy++) {
         const int iy = oy * 1 - 0;
         for (int ox = 0; ox < 1; ox++) {
             const int ix = ox * 1 - 0;
             const uint8_t *weights = w;
-            uint32_t bits = 0;
-            for (int block = 0; block < 24; block += 8) {
-                int32_t sum[8] = {0};
-                for (int ky = 0; ky < 1; ky++) {
-                    const int yy = iy + ky * 1;
-                    for (int kx = 0; kx < 1; kx++) {
-                        const int xx = ix + kx * 1;
-                        const uint8_t *px = x + (yy * 1 + xx) * 20;
-                        const uint8_t *pw = weights + (ky * 1 + kx) * 20;
-                        for (int c = 0; c < 20; c++) {
-                            const int32_t v = (int32_t)px[c];
-                            for (int j = 0; j < 8; j++) {
-                                const int32_t p = ((*pw >> j) & 1) ? -v : v;
-                                sum[j] = sum[j] + p;
-                            }
-                            pw += 1;
-                        }
+            const uint8_t *values = x + (iy * 1 + ix) * 20;
+            for (int q = 0; q < 5; q++) {
+                const uint8_t *v = values + 4 * q;
+                int16_t *s = table + 16 * q;
+                s[0] = (int16_t)(v[0] + v[1] + v[2] + v[3]);
+                for (int b = 0; b < 4; b++) {
+                    const int twice = 2 * v[b];
+                    for (int i = 0; i < 1 << b; i++) {
+                        s[(1 << b) + i] = (int16_t)(s[i] - twice);
                     }
                 }
-                weights += 20;
-                for (int j = 0; j < 8; j++) {
-                    const int o = block + j;
-                    const int32_t acc = sum[j];
-                    const uint32_t low = acc < t[o];
-                    bits |= low << (o % 8);
-                    if (o % 8 == 7) {
-                        y[o / 8] = (uint8_t)bits;
-                        bits = 0;
-                    }
+            }
+
+            uint32_t bits = 0;
+            for (int o = 0; o < 24; o++) {
+                int32_t sum = 0;
+                for (int i = 0; i < 2; i++) {
+                    const unsigned signs = *weights++;
+                    sum += table[32 * i + (int)(signs & 15u)];
+                    sum += table[32 * i + 16 + (int)(signs >> 4)];
+                }
+                sum += table[64 + (*weights++ & 15)];
+
+                const int32_t acc = sum;
+                const uint32_t low = acc < t[o];
+                bits |= low << (o % 8);
+                if (o % 8 == 7) {
+                    y[o / 8] = (uint8_t)bits;
+                    bits = 0;
                 }
             }
 
@@ -244,7 +249,12 @@ static void conv_dense_0(uint8_t *restrict y, const uint8_t *restrict x, const u
     }
 }
 
-static void conv_bits_0(uint8_t *restrict y, const uint8_t *restrict x, const uint32_t *restrict w, const int16_t *restrict t, uint32_t *patch) {
+static void conv_bits_0(
+    uint8_t *restrict y,
+    const uint8_t *restrict x,
+    const uint32_t *restrict w,
+    const int16_t *restrict t,
+    uint32_t *patch) {
     for (int oy = 0; oy < 1; oy++) {
         const int iy = oy * 1 - 0;
         for (int ox = 0; ox < 1; ox++) {
@@ -331,16 +341,16 @@ static void run_layers(unsigned char *mem, const mlp_input_t *in, mlp_output_t *
     (void)mem;
     (void)in;
 
-    /* 0: Conv2D Conv_0; uint8[1x1x1x20] 0.5*q+-1 -> bit1[1x1x1x24] packed8 -2*q+1; conv_dense; 480 int8 MACs; 108 bytes of constants */
-    conv_dense_0((uint8_t *)(void *)(mem + 4), in->x, mlp_conv2d_w, mlp_conv2d_t);
-    LAYER_DONE(0, (uint8_t *)(void *)(mem + 4), 3ul);
+    /* 0: Conv2D Conv_0; uint8[1x1x1x20] 0.5*q+-1 -> bit1[1x1x1x24] packed8 -2*q+1; conv_lut; 480 int8 MACs; 120 bytes of constants */
+    conv_lut_0((uint8_t *)(void *)(mem + 160), in->x, mlp_conv2d_w, mlp_conv2d_t, (int16_t *)(void *)(mem));
+    LAYER_DONE(0, (uint8_t *)(void *)(mem + 160), 3ul);
 
     /* 1: Conv2D Conv_1; bit1[1x1x1x24] packed8 -2*q+1 -> bit1[1x1x1x24] packed8 -2*q+1; conv_bits; 576 binary MACs; 144 bytes of constants */
-    conv_bits_0((uint8_t *)(void *)(mem + 7), (const uint8_t *)(void *)(mem + 4), mlp_conv2d_1_w, mlp_conv2d_1_t, (uint32_t *)(void *)(mem));
-    LAYER_DONE(1, (uint8_t *)(void *)(mem + 7), 3ul);
+    conv_bits_0((uint8_t *)(void *)(mem + 4), (const uint8_t *)(void *)(mem + 160), mlp_conv2d_1_w, mlp_conv2d_1_t, (uint32_t *)(void *)(mem));
+    LAYER_DONE(1, (uint8_t *)(void *)(mem + 4), 3ul);
 
     /* 2: Conv2D Conv_2; bit1[1x1x1x24] packed8 -2*q+1 -> int32[1x1x1x4]; conv_bits; 96 binary MACs; 16 bytes of constants */
-    conv_bits_1(out->conv2d_2, (const uint8_t *)(void *)(mem + 7), mlp_conv2d_2_w, (uint32_t *)(void *)(mem));
+    conv_bits_1(out->conv2d_2, (const uint8_t *)(void *)(mem + 4), mlp_conv2d_2_w, (uint32_t *)(void *)(mem));
     LAYER_DONE(2, out->conv2d_2, 16ul);
 }
 
@@ -387,12 +397,13 @@ int mlp_run(void *arena, const mlp_input_t *in, mlp_output_t *out) {
 #define MLP_WEIGHTS_ATTR
 #endif
 
-extern const uint8_t mlp_conv2d_w[60];
-MLP_WEIGHTS_ATTR const uint8_t mlp_conv2d_w[60] = {
-    0xB5u, 0x18u, 0x95u, 0x3Du, 0xB3u, 0xA1u, 0x93u, 0x27u, 0xC4u, 0x5Du, 0x41u, 0x6Au, 0x20u, 0xBCu, 0xE4u, 0x39u,
-    0xABu, 0x78u, 0x34u, 0xDDu, 0x7Au, 0x81u, 0xB3u, 0x32u, 0x57u, 0x17u, 0xF2u, 0xFBu, 0xFCu, 0xABu, 0x1Du, 0xD0u,
-    0xEDu, 0x99u, 0x1Cu, 0xCFu, 0x84u, 0xD6u, 0xF6u, 0x38u, 0x6Cu, 0x17u, 0x5Bu, 0x5Eu, 0x06u, 0xA9u, 0xEAu, 0xFAu,
-    0x25u, 0xD2u, 0xD1u, 0xA9u, 0xD5u, 0x0Cu, 0xBFu, 0x92u, 0x8Fu, 0x3Cu, 0xB7u, 0x58u
+extern const uint8_t mlp_conv2d_w[72];
+MLP_WEIGHTS_ATTR const uint8_t mlp_conv2d_w[72] = {
+    0xFDu, 0x86u, 0x09u, 0xD0u, 0x08u, 0x01u, 0x8Du, 0x63u, 0x0Cu, 0x0Au, 0xAAu, 0x0Bu, 0x5Fu, 0xA2u, 0x0Eu, 0xB9u,
+    0xF8u, 0x07u, 0x00u, 0x4Fu, 0x0Au, 0x75u, 0x61u, 0x09u, 0xB6u, 0xB6u, 0x00u, 0xFDu, 0x82u, 0x06u, 0x30u, 0xD5u,
+    0x07u, 0x81u, 0xF7u, 0x08u, 0xFDu, 0x6Du, 0x0Eu, 0xCDu, 0x13u, 0x0Cu, 0xD1u, 0x99u, 0x06u, 0xC6u, 0xBBu, 0x07u,
+    0x26u, 0x5Du, 0x05u, 0xDEu, 0xC2u, 0x05u, 0x1Bu, 0x71u, 0x07u, 0xEDu, 0x68u, 0x0Bu, 0x8Eu, 0xD6u, 0x0Eu, 0xE1u,
+    0x49u, 0x06u, 0xCDu, 0x16u, 0x08u, 0xE0u, 0xDEu, 0x05u
 };
 
 extern const int16_t mlp_conv2d_t[24];

@@ -118,6 +118,37 @@ BITC_INLINE void bitc_dot32_rest_masked(const uint32_t *a, const uint32_t *m, co
     }
 }
 
+BITC_INLINE uint32_t bitc_popcount64(uint64_t v) {
+#if defined(__GNUC__)
+    return (uint32_t)__builtin_popcountll(v);
+#else
+    v = v - ((v >> 1) & UINT64_C(0x5555555555555555));
+    v = (v & UINT64_C(0x3333333333333333)) + ((v >> 2) & UINT64_C(0x3333333333333333));
+    v = (v + (v >> 4)) & UINT64_C(0x0F0F0F0F0F0F0F0F);
+    return (uint32_t)((v * UINT64_C(0x0101010101010101)) >> 56);
+#endif
+}
+
+BITC_INLINE void bitc_dot64_rest(const uint64_t *a, const uint64_t *w, int n, int lanes, uint32_t *pop) {
+    for (int j = 0; j < lanes; j++) {
+        uint32_t sum = 0;
+        for (int i = 0; i < n; i++) {
+            sum += bitc_popcount64(a[i] ^ w[i * lanes + j]);
+        }
+        pop[j] = sum;
+    }
+}
+
+BITC_INLINE void bitc_dot64_rest_masked(const uint64_t *a, const uint64_t *m, const uint64_t *w, int n, int lanes, uint32_t *pop) {
+    for (int j = 0; j < lanes; j++) {
+        uint32_t sum = 0;
+        for (int i = 0; i < n; i++) {
+            sum += bitc_popcount64((a[i] ^ w[i * lanes + j]) & m[i]);
+        }
+        pop[j] = sum;
+    }
+}
+
 BITC_INLINE void bitc_dot32(const uint32_t *a, const uint32_t *w, int n, uint32_t *pop) {
     uint32_t sum[8] = {0};
     for (int i = 0; i < n; i++) {
@@ -139,37 +170,6 @@ BITC_INLINE void bitc_dot32_masked(const uint32_t *a, const uint32_t *m, const u
     }
     for (int j = 0; j < 8; j++) {
         pop[j] = (uint32_t)sum[j];
-    }
-}
-
-BITC_INLINE uint32_t bitc_popcount64(uint64_t v) {
-#if defined(__GNUC__)
-    return (uint32_t)__builtin_popcountll(v);
-#else
-    v = v - ((v >> 1) & 0x5555555555555555u);
-    v = (v & 0x3333333333333333u) + ((v >> 2) & 0x3333333333333333u);
-    v = (v + (v >> 4)) & 0x0F0F0F0F0F0F0F0Fu;
-    return (uint32_t)((v * 0x0101010101010101u) >> 56);
-#endif
-}
-
-BITC_INLINE void bitc_dot64_rest(const uint64_t *a, const uint64_t *w, int n, int lanes, uint32_t *pop) {
-    for (int j = 0; j < lanes; j++) {
-        uint32_t sum = 0;
-        for (int i = 0; i < n; i++) {
-            sum += bitc_popcount64(a[i] ^ w[i * lanes + j]);
-        }
-        pop[j] = sum;
-    }
-}
-
-BITC_INLINE void bitc_dot64_rest_masked(const uint64_t *a, const uint64_t *m, const uint64_t *w, int n, int lanes, uint32_t *pop) {
-    for (int j = 0; j < lanes; j++) {
-        uint32_t sum = 0;
-        for (int i = 0; i < n; i++) {
-            sum += bitc_popcount64((a[i] ^ w[i * lanes + j]) & m[i]);
-        }
-        pop[j] = sum;
     }
 }
 
@@ -217,7 +217,14 @@ static void requantize_0(bitc_u16 *y, const bitc_f32 *x, const float *restrict t
     }
 }
 
-static void conv_bits_0(float *restrict y, const uint16_t *restrict x, const uint32_t *restrict w, const float *restrict scale, const float *restrict bias, uint32_t *patch, uint32_t *mask) {
+static void conv_bits_0(
+    float *restrict y,
+    const uint16_t *restrict x,
+    const uint32_t *restrict w,
+    const float *restrict scale,
+    const float *restrict bias,
+    uint32_t *patch,
+    uint32_t *mask) {
     for (int oy = 0; oy < 6; oy++) {
         const int iy = oy * 1 - 1;
         for (int ox = 0; ox < 6; ox++) {
