@@ -76,7 +76,9 @@ COMPILERS = {"gcc": "x86-64", "clang": "x86-64", "zig": "cortex-m4", "arm-none-e
 
 
 @pytest.mark.parametrize("cc", COMPILERS)
-@pytest.mark.parametrize("opt", ["-O0", "-Os", "-O3"])
+@pytest.mark.parametrize(
+    "opt", ["-O3", pytest.param("-O0", marks=pytest.mark.full), pytest.param("-Os", marks=pytest.mark.full)]
+)
 def test_warnings(cc: str, opt: str, tmp_path: Path) -> None:
     if cc != "zig" and not shutil.which(cc):
         pytest.skip(f"{cc} is not installed")

@@ -12,6 +12,8 @@ import pytest
 from bitc import resources
 from bitc.ops import math32
 
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+
 UNARY = {
     "exp": (np.exp, 1.01),
     "log": (np.log, 1.01),
