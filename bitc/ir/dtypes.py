@@ -36,7 +36,7 @@ class DType:
     @property
     def is_code(self) -> bool:
         """Whether elements are integers of a numeric meaning: all but floats and bool."""
-        return self.is_integer and self.carrier.kind != "b" or self.is_packed
+        return (self.is_integer and self.carrier.kind != "b") or self.is_packed
 
     @property
     def min(self) -> float:
