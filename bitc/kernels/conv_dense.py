@@ -54,7 +54,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     op, x, w = node.op, node.input(0), node.input(1)
     assert isinstance(op, Conv2D)
     pixels, acc = op.pixels(x.type), op.accumulator(x.type, w.type)
-    geo = geometry(pixels, op.window)
+    geo = geometry(pixels, op.window, op.planar)
     signs = w.type.dtype is BIT1
     e, params = epilogue(op.epilogue, node.inputs[2:], acc, node.output.type)
     packed = pack_signs(w.array, op.group) if signs else pack_dense(w.array, op.group)

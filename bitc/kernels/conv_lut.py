@@ -45,12 +45,13 @@ def _accepts(node: Node, target: Target) -> str:
 def _build(node: Node, target: Target) -> tuple[Step, ...]:
     op, x, w = node.op, node.input(0), node.input(1)
     assert isinstance(op, Conv2D)
-    geo = geometry(x.type, op.window)
+    pixels = op.pixels(x.type)
+    geo = geometry(pixels, op.window, op.planar)
     outputs, k = w.shape[0], w.type.size // w.shape[0]
     full, rest = divmod(k, CHUNK)
     e, params = epilogue(op.epilogue, node.inputs[2:], op.accumulator(x.type, w.type), node.output.type)
     several = full + bool(rest) > 1
-    direct = geo.taps == 1 and not geo.border
+    direct = geo.taps == 1 and not geo.border and not op.planar
     args = [out(node), Arg("x", x), Arg("w", Packed(pack_nibbles(w.array))), *params]
     if not direct:
         args.append(scratch("patch", k, x.type.dtype.carrier.type))
@@ -61,7 +62,9 @@ def _build(node: Node, target: Target) -> tuple[Step, ...]:
         **geo.context,
         "e": e,
         "x_t": c_type(x.type),
-        "channels": x.type.channels,
+        "channels": pixels.channels,
+        "x_row": 1 if op.planar else pixels.channels,
+        "x_step": geo.h * geo.w if op.planar else 1,
         "k": k,
         "chunk": CHUNK,
         "full": full,

@@ -42,14 +42,14 @@ class Geometry:
         return {**asdict(self), "taps": self.taps}
 
 
-def geometry(x: TensorType, window: Window) -> Geometry:
-    """The loops of `window` over x."""
+def geometry(x: TensorType, window: Window, planar: bool = False) -> Geometry:
+    """The loops of `window` over x, given as pixels even if it lies in planes."""
     n, h, w = x.shape[:3]
     oh, ow = window.out_size((h, w))
     (kh, kw), (sy, sx), (dy, dx) = window.kernel, window.strides, window.dilations
     pt, pl = window.pads[:2]
     bottom, right = (oh - 1) * sy - pt + (kh - 1) * dy, (ow - 1) * sx - pl + (kw - 1) * dx
     border = pt > 0 or pl > 0 or bottom >= h or right >= w
-    if (kh, kw, sy, sx) == (1, 1, 1, 1) and not border:
+    if (kh, kw, sy, sx) == (1, 1, 1, 1) and not border and not planar:
         return Geometry(1, 1, n * h * w, 1, n * h * w, 1, 1, 1, 1, 0, 0, 1, 1, False)
     return Geometry(n, h, w, oh, ow, kh, kw, sy, sx, pt, pl, dy, dx, border)

@@ -142,3 +142,18 @@ def test_packed_sweep(target: str, window: str, dtype: object, tmp_path: Path) -
                 graphs.append(case(rng, TensorType((1, 5, 8, c), dtype), w, WINDOWS[window], which))  # type: ignore[arg-type]
         graph = merge(graphs)
         check(graph, TARGETS[target](), tmp_path / str(c), random_feeds(graph, c))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_planar_images(target: str, tmp_path: Path) -> None:
+    """Images in ONNX's order, read without a copy: every kind of input and weights, strided, padded and grouped."""
+    rng = np.random.default_rng(5)
+    graphs = []
+    kinds = itertools.product((UINT8, INT8, FLOAT32), (BIT1, INT8, FLOAT32), (1, 3), ("1x1", "3x3s2", "2x3"))
+    for dtype, weights, group, window in kinds:
+        shape = (6, *WINDOWS[window].kernel, 3 // group)
+        kind = TensorType(shape, weights)
+        w = bits(rng, *shape) if weights is BIT1 else Value("w", kind, random_array(kind, rng))
+        graphs.append(single(Conv2D(WINDOWS[window], group, planar=True), TensorType((2, 3, 7, 6), dtype), w))
+    graph = merge(graphs)
+    check(graph, TARGETS[target](), tmp_path, random_feeds(graph))

@@ -29,6 +29,7 @@ from bitc.passes.context import Context, Pass
 from bitc.passes.dense import DenseAsConv
 from bitc.passes.fuse import FuseEpilogues
 from bitc.passes.pads import FoldPads
+from bitc.passes.planar import PlanarImages
 from bitc.passes.scales import LiftScales
 from bitc.passes.sign_zero import SignOfZero
 from bitc.passes.simplify import Simplify
@@ -452,3 +453,21 @@ def test_value_sets() -> None:
     assert sets[deep] == EVERYTHING
     bits = Value("bits", TensorType((1, 4), BIT1, DENSE, Quant.two_valued(-1, 1)))
     assert str(sets[g.do(Dequantize(Quant.two_valued(-1, 1)), bits)]) == "{-1, 1}"
+
+
+def test_planar_images_need_no_transpose() -> None:
+    g = G(1, 3, 5, 4)
+    image = g.do(TO_NHWC, g.x)
+    y = g.do(Conv2D(Window((3, 3))), image, g.reals(6, 3, 3, 3))
+    graph = Graph("g", (g.x,), (y,), tuple(g.nodes))
+    planar = verify(PlanarImages().run(graph, Context()))
+    assert [type(n.op) for n in planar.nodes] == [Conv2D]
+    x = g.rng.normal(size=g.x.shape).astype(np.float32)
+    np.testing.assert_array_equal(*(next(iter(run(h, {"x": x}).values())) for h in (graph, planar)))
+
+
+def test_packed_images_stay_pixels() -> None:
+    g = G(1, 3, 5, 4, dtype=BIT1)
+    y = g.do(Conv2D(Window((3, 3))), g.do(TO_NHWC, g.x), g.reals(6, 3, 3, 3))
+    graph = Graph("g", (g.x,), (y,), tuple(g.nodes))
+    assert [type(n.op) for n in PlanarImages().run(graph, Context()).nodes] == [Transpose, Conv2D]
