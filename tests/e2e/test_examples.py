@@ -52,7 +52,7 @@ def test_accuracy_on_the_host(example: str) -> None:
     model = EXAMPLES[example]
     report = bitc("verify", model, "--target", "host", "--inputs", model.with_name("images.npz"))
     assert report["ok"] and report["argmax_agreement"] == 1
-    assert report["accuracy"] >= 0.85
+    assert report["accuracy"] >= 0.8  # of 48 images; the READMEs of the examples tell that of all 10,000
 
 
 def _check_budget(example: str, target: str, report: dict[str, Any], update: bool) -> None:
