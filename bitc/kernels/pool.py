@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from bitc.ir.dtypes import TERN
 from bitc.ir.graph import Node
 from bitc.ir.program import c_type
 from bitc.kernels.geometry import geometry
@@ -18,10 +17,7 @@ from bitc.target import Target
 
 def _max_accepts(node: Node, target: Target) -> str:
     minimum = node.inputs[1] if len(node.inputs) > 1 else None
-    return first_reason(
-        (node.input(0).type.dtype is not TERN, "trits"),
-        (minimum is None or minimum.is_const, "the choice of minimum is computed"),
-    )
+    return first_reason((minimum is None or minimum.is_const, "the choice of minimum is computed"))
 
 
 def _max_build(node: Node, target: Target) -> tuple[Step, ...]:
@@ -37,6 +33,8 @@ def _max_build(node: Node, target: Target) -> tuple[Step, ...]:
     context: dict[str, Any] = {
         **geometry(x.type, op.window).context,
         "packed": bool(word),
+        "ternary": x.type.dtype.planes == 2,
+        "words": x.type.words_per_plane if word else 0,
         "t": c_type(x.type),
         "row": x.type.row_words if word else x.type.channels,
         "mixed": mixed,

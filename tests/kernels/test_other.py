@@ -128,7 +128,18 @@ def pools() -> list[Graph]:
     rng = np.random.default_rng(0)
     graphs = []
     for window in (Window((3, 2), (2, 2), (1, 0, 1, 1)), Window((2, 2), (2, 2))):
-        for dtype, c in ((BIT1, 33), (BIT1, 64), (FLOAT32, 5), (INT8, 5), (UINT8, 7), (INT32, 3)):
+        for dtype, c in (
+            (BIT1, 33),
+            (BIT1, 64),
+            (TERN, 3),
+            (TERN, 33),
+            (TERN, 64),
+            (TERN, 65),
+            (FLOAT32, 5),
+            (INT8, 5),
+            (UINT8, 7),
+            (INT32, 3),
+        ):
             x = t(2, 7, 6, c, dtype=dtype)
             graphs += [single(MaxPool(window), x)]
             graphs += [single(MaxPool(window), x, m) for m in (np.ones(c, np.bool_), rng.random(c) < 0.5)]
