@@ -34,7 +34,7 @@ from bitc.passes.scales import LiftScales
 from bitc.passes.sign_zero import SignOfZero
 from bitc.passes.simplify import Simplify
 from bitc.passes.straight_through import StraightThrough
-from bitc.schedule import plan_memory
+from bitc.schedule import order, plan_memory
 from bitc.target import Target
 
 
@@ -115,7 +115,7 @@ def compile_model(
 ) -> Compiled:
     """Compile a model for a target. Raises ModelError; TargetError if a node has no kernel there."""
     model = optimize(source, options)
-    graph = assign_layouts(model.graph, target)
+    graph = order(assign_layouts(model.graph, target))
     selection = select(graph, target)
     program = lower(graph, selection, target)
     plan = plan_memory(program)

@@ -11,6 +11,7 @@ from bitc.ir.graph import Array, Node, Op, Value
 from bitc.ir.types import TensorType
 from bitc.kernels.literals import c_number
 from bitc.kernels.loops import Dim, nest, row_major
+from bitc.kernels.pack import pack_tensor
 from bitc.kernels.step import Arg, Built, Packed, Step, Variant, View, first_reason, out, product
 from bitc.ops.movement import Concat, Expand, Gather, Pad, Reshape, Slice, Tile, Transpose
 from bitc.ops.quantize import Repack
@@ -41,8 +42,9 @@ def steps_of(t: TensorType) -> tuple[int, ...]:
     return (*row_major(t.shape[:-1], t.row_words * t.layout.word), 1) if t.shape else ()
 
 
-def move_steps(node: Node, x: Value, move: Move, clear: bool) -> list[Step]:
-    """The calls for one move; `clear`: zero y first if not every bit of it is written."""
+def move_steps(node: Node, x: Value, move: Move, clear: bool, overwrite: bool = False) -> list[Step]:
+    """The calls for one move; `clear`: zero y first if not every bit of it is written. `overwrite`: y may hold ones
+    where bits go."""
     y = node.output.type
     steps: list[Step] = []
     if not y.layout.word:
@@ -56,7 +58,7 @@ def move_steps(node: Node, x: Value, move: Move, clear: bool) -> list[Step]:
     planes = [(p * x.type.words_per_plane * x.type.layout.word, p * y.words_per_plane * y.layout.word)
               for p in range(y.dtype.planes)]  # fmt: skip
     bits = [replace(move, x_at=move.x_at + px, y_at=move.y_at + py) for px, py in planes]
-    return [*steps, *[_bits(node, x, m) for m in bits]]
+    return [*steps, *[_bits(node, x, m, overwrite) for m in bits]]
 
 
 def _as_octets(move: Move, x: TensorType, y: TensorType) -> list[Move]:
@@ -105,17 +107,22 @@ def _dense(node: Node, x: Value, move: Move, bits: int) -> Step:
     return Step("move", "kernels/move.j2", args, context, USES)
 
 
-def _bits(node: Node, x: Value, move: Move) -> Step:
+def _bits(node: Node, x: Value, move: Move, overwrite: bool) -> Step:
     _, context, tables = _loops(move)
-    context |= {"x_word": x.type.layout.word, "y_word": node.output.type.layout.word}
+    context |= {"x_word": x.type.layout.word, "y_word": node.output.type.layout.word, "overwrite": overwrite}
     return Step("move_bits", "kernels/move_bits.j2", (out(node), Arg("x", x), *tables), context, USES)
 
 
 def _fill(node: Node, value: float) -> Step:
     t = node.output.type
-    size = t.rows * t.row_words if t.layout.word else t.size
-    text = str(int(value)) if t.layout.word else c_number(value, t.dtype)
-    return Step("fill", "kernels/fill.j2", (out(node),), {"size": size, "value": text}, USES)
+    if not t.layout.word:
+        return Step("fill", "kernels/fill.j2", (out(node),), {"size": t.size, "value": c_number(value, t.dtype)}, USES)
+    row = pack_tensor(np.full(t.channels, value).astype(t.dtype.carrier), t.with_shape((t.channels,)))
+    size = t.rows * t.row_words
+    if (row == row[0]).all():
+        return Step("fill", "kernels/fill.j2", (out(node),), {"size": size, "value": f"{row[0]:#x}u"}, USES)
+    context = {"size": size, "value": f"row[i % {t.row_words}]"}
+    return Step("fill", "kernels/fill.j2", (out(node), Arg("row", Packed(row, "row", is_weight=False))), context, USES)
 
 
 def _one(node: Node, move: Move) -> tuple[Step, ...]:
@@ -207,7 +214,7 @@ def _pad(node: Node, target: Target) -> Built:
     if op.mode == "constant":
         at = sum(b * s for b, s in zip(op.before, to, strict=True))
         move = Move(x.shape, steps_of(x), to, 0, at)
-        return (_fill(node, op.value), *move_steps(node, node.input(0), move, clear=False))
+        return (_fill(node, op.value), *move_steps(node, node.input(0), move, clear=False, overwrite=op.value != 0))
     tables = []
     for axis, (before, size, after, step) in enumerate(zip(op.before, x.shape, op.after, steps_of(x), strict=True)):
         mode: Any = op.mode
@@ -233,12 +240,6 @@ def _repack(node: Node, target: Target) -> Built:
     if x.layout == y.layout:
         return View()
     return _one(node, Move(y.shape, steps_of(x), steps_of(y)))
-
-
-def _packed_pad(node: Node, target: Target) -> str:
-    op, y = node.op, node.output.type
-    assert isinstance(op, Pad)
-    return first_reason((not y.dtype.is_packed or op.mode != "constant" or op.value == 0, "pads bits with ones"))
 
 
 def _packed_gather(node: Node, target: Target) -> str:
@@ -268,7 +269,7 @@ MOVEMENT = (
     _variant("expand", Expand, _expand),
     _variant("tile", Tile, _tile),
     _variant("concat", Concat, _concat),
-    _variant("pad", Pad, _pad, _packed_pad),
+    _variant("pad", Pad, _pad),
     _variant("gather", Gather, _gather, _packed_gather),
     _variant("repack", Repack, _repack),
 )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bitc.ir.graph import Graph, Node, Value
+from bitc.ops.movement import Reshape
 
 
 def order(graph: Graph) -> Graph:
@@ -16,16 +17,25 @@ def order(graph: Graph) -> Graph:
 
 
 def peak(graph: Graph, nodes: Sequence[Node]) -> int:
-    """Most bytes of computed values alive at once; a value lives from its node to its last reader."""
-    left = {v: graph.uses(v) for n in nodes for v in n.outputs}
+    """Most bytes of computed values alive at once. A value lives from its node to its last reader; the result of a
+    Reshape is the memory of its operand."""
+    owner: dict[Value, Value] = {}
+    for n in graph.nodes:
+        for v in n.outputs:
+            x = n.inputs[0] if isinstance(n.op, Reshape) else None
+            owner[v] = owner[x] if x in owner else v
+    last: dict[Value, int] = {}
+    for i, n in enumerate(nodes):
+        last |= {owner[v]: i for v in (*n.inputs, *n.outputs) if v in owner}
+    last |= {owner[v]: len(nodes) for v in graph.outputs if v in owner}
+    ends: dict[int, int] = {}
+    for v, i in last.items():
+        ends[i] = ends.get(i, 0) + v.type.nbytes
     alive = most = 0
-    for node in nodes:
-        alive += sum(v.type.nbytes for v in node.outputs)
+    for i, n in enumerate(nodes):
+        alive += sum(v.type.nbytes for v in n.outputs if owner[v] is v)
         most = max(most, alive)
-        for v in _reads(node, left):
-            left[v] -= 1
-            alive -= v.type.nbytes if not left[v] else 0
-        alive -= sum(v.type.nbytes for v in node.outputs if not left[v])
+        alive -= ends.get(i, 0)
     return most
 
 

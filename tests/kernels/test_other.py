@@ -94,6 +94,7 @@ def movement() -> list[Graph]:
                 single(Concat(1), x, t(2, 1, 4, c, dtype=d)),
                 single(Pad((0, 1, 2, 0), (0, 0, 1, 0)), x),
                 single(Pad((0, 1, 2, 3), (0, 0, 1, 2)), x),
+                *(single(Pad((0, 1, 2, p), (0, 0, 1, 2 * p), 1), x) for p in (0, 3)),
                 *(single(Pad((0, 1, 2, 0), (0, 0, 1, 2), 0.0, m), x) for m in ("edge", "reflect", "wrap")),
                 single(Tile((1, 2, 1, 2)), x),
                 single(Expand((5, 2, 3, c)), t(2, 1, c, dtype=d)),
