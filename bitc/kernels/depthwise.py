@@ -14,6 +14,7 @@ from bitc.kernels.epilogues import epilogue
 from bitc.kernels.geometry import geometry
 from bitc.kernels.pack import pack_bits
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out
+from bitc.kernels.work import Work, convolution
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
 
@@ -60,4 +61,17 @@ def _cost(node: Node, target: Target) -> float:
     return node.output.type.rows * x.words_per_plane * per_word
 
 
-BITS = Variant("depthwise_bits", (Conv2D,), _accepts, _build, _cost)
+def _work(node: Node, target: Target) -> Work:
+    terms, found = convolution(node)
+    x, w = node.input(0).type, node.input(1).type
+    planes = (w.size // w.shape[0]).bit_length()
+    kind = f"{x.dtype} "
+    return terms | {
+        f"{kind}words": found.pixels * x.words_per_plane,
+        f"{kind}taps": found.taps * x.words_per_plane,
+        f"{kind}carries": found.taps * x.words_per_plane * planes,
+        f"{kind}counts": found.pixels * x.channels * planes,
+    }
+
+
+BITS = Variant("depthwise_bits", (Conv2D,), _accepts, _build, _cost, _work)

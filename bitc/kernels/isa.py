@@ -23,6 +23,12 @@ class BitIsa:
     cost: float = 10.0
     """Instructions per 32 binary MACs."""
 
+    def steps(self, k: int, word: int) -> dict[str, int]:
+        """The steps of one block of outputs over k words of `word` bits."""
+        if self.lanes > 1:
+            return {f"steps{word}": k, f"flushes{word}": -(-k // 31)}
+        return {"outputs": 1, "eights": k // 8, "weighted": int(k >= 8), "threes": k % 8 // 3, "ones": k % 8 % 3}
+
 
 ISAS = (
     BitIsa("isa/lanes.j2", 64, 8, frozenset(), 64, 2.0),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from bitc.errors import NoKernel
 from bitc.ir.graph import Graph, Node
+from bitc.kernels.costs import instructions
 from bitc.kernels.step import Variant
 from bitc.kernels.variants import VARIANTS
 from bitc.target import Target
@@ -60,7 +61,7 @@ def _choose(node: Node, target: Target) -> Choice | list[tuple[str, str]]:
         if reason := row.accepts(node, target):
             rejected.append((row.name, reason))
         else:
-            offers.append((row.cost(node, target), row))
+            offers.append((instructions(row, node, target), row))
     if not offers:
         return rejected
     best_cost, best = min(offers, key=lambda offer: offer[0])

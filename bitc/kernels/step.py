@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,7 +97,9 @@ class Variant:
     """Empty if the row takes the node, else the reason why not."""
     build: Callable[[Node, Target], Built]
     cost: Callable[[Node, Target], float] = field(default=lambda node, target: 1.0)
-    """Estimated instructions; the cheapest row that accepts wins."""
+    """Rough instructions, for targets without measured prices; the cheapest row that accepts wins."""
+    work: Callable[[Node, Target], Mapping[str, float]] | None = None
+    """What it does for a node, in terms that `bitc.kernels.costs` prices; None if only `cost` is known."""
 
 
 def always(node: Node, target: Target) -> str:
