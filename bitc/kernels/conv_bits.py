@@ -1,8 +1,13 @@
-"""Convolution of packed activations (bits or trits) with one-bit weights: XOR and popcount.
+"""Convolution of packed activations with packed weights, bits or trits: XOR and popcount.
 
 The window of a pixel is gathered into one run of words (`patch`), then compared with the weights of each output:
 ``dot = valid - 2 * popcount((patch ^ w) & mask)``. The mask is absent for bits away from the border, marks the taps
 inside the input at the border, and is the nonzero plane for trits; `valid` is the number of ones in it.
+
+Weights that are trits have a sign plane s and a nonzero plane z. With `plus` and `minus` the planes of the activations
+that are +1 and -1 (neither: outside, or zero), each nonzero weight sees ``plus ^ s`` minus ``minus ^ s``:
+``dot = popcount((plus ^ s) & z) - popcount((minus ^ s) & z)``. Where all activations are ±1, the first count is the
+number of nonzero weights less the second, and is tabulated.
 """
 
 from __future__ import annotations
@@ -11,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from bitc.ir.dtypes import BIT1
 from bitc.ir.graph import Array, Node
 from bitc.ir.types import TensorType
 from bitc.kernels.epilogues import epilogue
 from bitc.kernels.geometry import geometry
 from bitc.kernels.isa import BitIsa, bit_isa
-from bitc.kernels.pack import WORDS, pack_bits
+from bitc.kernels.pack import WORDS, pack_bits, planes
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
+from bitc.kernels.work import Work, convolution
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
 
@@ -40,17 +45,20 @@ def kernel_word(x: TensorType, taps: int, group: int, isa: BitIsa) -> int:
 
 
 def pack_weights(w: Array, x: TensorType, group: int, word: int, lanes: int) -> Array:
-    """Bit weights ``[O, kh, kw, C]`` in the order of the patch: blocks of `lanes` outputs of a group, interleaved word
-    by word; the last block of a group holds the outputs that are left."""
+    """Weights ``[O, kh, kw, C]`` in the order of the patch: blocks of `lanes` outputs of a group, interleaved word by
+    word, plane after plane; the last block of a group holds the outputs that are left."""
     outputs, taps, bits = w.shape[0], w.shape[1] * w.shape[2], tap_bits(x, group)
-    padded = np.zeros((outputs, taps, bits), np.bool_)
-    padded[:, :, : w.shape[3]] = w.reshape(outputs, taps, -1)
-    words = pack_bits(padded.reshape(outputs, taps * bits), word)
+    packed = []
+    for plane in planes(w):
+        padded = np.zeros((outputs, taps, bits), np.bool_)
+        padded[:, :, : w.shape[3]] = plane.reshape(outputs, taps, -1)
+        packed.append(pack_bits(padded.reshape(outputs, taps * bits), word))
     per_group = outputs // group
     blocks = [
         words[start : min(start + lanes, g + per_group)].T.reshape(-1)
         for g in range(0, outputs, per_group)
         for start in range(g, g + per_group, lanes)
+        for words in packed
     ]
     return np.concatenate(blocks)
 
@@ -59,7 +67,7 @@ def accepts(node: Node, target: Target) -> str:
     x, w = node.input(0), node.input(1)
     return first_reason(
         (x.type.dtype.is_packed, f"activations are {x.type.dtype}, not packed"),
-        (w.type.dtype is BIT1, f"weights are {w.type.dtype}, not bit1"),
+        (w.type.dtype.is_packed, f"weights are {w.type.dtype}, not packed"),
         (w.is_const, "weights are computed"),
     )
 
@@ -71,10 +79,13 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     word = kernel_word(x.type, geo.taps, op.group, isa)
     k = patch_words(x.type, geo.taps, op.group, word)
     e, params = epilogue(op.epilogue, node.inputs[2:], op.accumulator(x.type, w.type), node.output.type)
-    ternary = x.type.dtype.planes == 2
+    ternary, trits = x.type.dtype.planes == 2, w.type.dtype.planes == 2
     direct = geo.taps == 1 and op.group == 1 and not geo.border and x.type.layout.word == word
+    direct = direct and not (ternary and trits)  # the plane of +1 is computed in the copy
     masked = ternary or geo.border
     args = [out(node), Arg("x", x), Arg("w", Packed(pack_weights(w.array, x.type, op.group, word, isa.lanes))), *params]
+    if trits and not ternary:
+        args.append(Arg("nonzeros", Packed(_nonzeros(w.array), "nonzeros", is_weight=False)))
     if not direct:
         args.append(scratch("patch", k, WORDS[word]))
         if masked:
@@ -95,11 +106,18 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "rest": per_group % isa.lanes,
         "channels": w.shape[3],
         "ternary": ternary,
+        "trits": trits,
         "masked": masked,
         "direct": direct,
         "y_row": node.output.type.row_words if e["word"] else w.shape[0],
     }
     return (Step(VARIANT.name, "kernels/conv_bits.j2", tuple(args), context, ("bitc_defs.h", isa.template)),)
+
+
+def _nonzeros(w: Array) -> Array:
+    """Nonzero weights per output."""
+    counts = np.count_nonzero(w.reshape(len(w), -1), axis=1)
+    return counts.astype(np.min_scalar_type(counts.max()))
 
 
 def _gather(x: TensorType, group: int, word: int) -> dict[str, Any]:
@@ -123,7 +141,33 @@ def cost(node: Node, target: Target) -> float:
     assert isinstance(op, Conv2D)
     if op.group > 1 and tap_bits(x.type, op.group) % 8:
         return op.macs(x.type, w.type) * 12.0  # gathered bit by bit
-    return op.macs(x.type, w.type) / 32 * bit_isa(target).cost
+    counts = 1.0 if w.type.dtype.planes == 1 else 1.3 * x.type.dtype.planes
+    return op.macs(x.type, w.type) / 32 * bit_isa(target).cost * counts
 
 
-VARIANT = Variant("conv_bits", (Conv2D,), accepts, build, cost)
+def work(node: Node, target: Target) -> Work:
+    """Masked windows (border, trits) and plain ones differ in each step; so do whole blocks of outputs and the rest."""
+    terms, found = convolution(node)
+    op, x, w = node.op, node.input(0).type, node.input(1).type
+    assert isinstance(op, Conv2D)
+    isa, taps = bit_isa(target), w.shape[1] * w.shape[2]
+    word = kernel_word(x, taps, op.group, isa)
+    k = patch_words(x, taps, op.group, word)
+    blocks, rest = divmod(w.shape[0] // op.group, isa.lanes)
+    masked = found.pixels if x.dtype.planes == 2 else found.border
+    bits = tap_bits(x, op.group)
+    unit = _gather(x, op.group, word)["unit"]
+    kind = f"{x.dtype}*{w.dtype} "
+    for name, windows in ((f"{kind}plain ", found.pixels - masked), (f"{kind}masked ", masked)):
+        windows *= op.group
+        terms |= {name + term: windows * blocks * n for term, n in isa.steps(k, word).items()}
+        terms |= {f"{name}rest words": windows * rest * k}
+    whole = taps == 1 and op.group == 1 and not found.border and x.layout.word == word
+    if not whole:
+        copied = found.taps * op.group
+        terms |= {f"{kind}taps": copied, f"{kind}units": copied * bits // unit if unit else 0}
+        terms |= {f"{kind}bits": 0 if unit else copied * bits, f"{kind}border words": found.border * op.group * k}
+    return terms
+
+
+VARIANT = Variant("conv_bits", (Conv2D,), accepts, build, cost, work)

@@ -1,7 +1,7 @@
 """Convolution with one multiplication per product, vectorised over a block of outputs.
 
-Activations of any type, weights of any dense type, or bits for dense activations. Each output's products are added in
-the order ky, kx, channel, from 0, as the reference does.
+Activations of any type, weights of any dense type, or bits or trits for dense activations (two bits per trit). Each
+output's products are added in the order ky, kx, channel, from 0, as the reference does.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from bitc.ir.dtypes import BIT1, TERN
 from bitc.ir.graph import Array, Node
 from bitc.ir.program import c_type
 from bitc.kernels.epilogues import epilogue
 from bitc.kernels.geometry import geometry
-from bitc.kernels.pack import pack_bits
+from bitc.kernels.pack import pack_bits, planes
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out
+from bitc.kernels.work import Work, convolution
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
 
@@ -31,9 +31,9 @@ def pack_dense(w: Array, group: int) -> Array:
 
 
 def pack_signs(w: Array, group: int) -> Array:
-    """Bit weights as blocks of K bytes; bit j of a byte belongs to output j of the block."""
-    flat = w.reshape(w.shape[0], -1)
-    return np.concatenate([pack_bits(flat[start:stop].T, 8).reshape(-1) for start, stop in _blocks(w.shape[0], group)])
+    """Weights of bits or trits as blocks of K bytes per plane; bit j of a byte belongs to output j of the block."""
+    rows = np.stack([p.reshape(w.shape[0], -1) for p in planes(w)], axis=2)  # [O, K, planes]
+    return np.concatenate([pack_bits(rows[i:j].T.swapaxes(0, 1), 8).reshape(-1) for i, j in _blocks(w.shape[0], group)])
 
 
 def _blocks(outputs: int, group: int) -> list[tuple[int, int]]:
@@ -45,8 +45,7 @@ def accepts(node: Node, target: Target) -> str:
     x, w = node.input(0), node.input(1)
     return first_reason(
         (w.is_const, "weights are computed"),
-        (w.type.dtype is not TERN, "weights are trits"),
-        (not (x.type.dtype.is_packed and w.type.dtype is BIT1), "both operands are bits"),
+        (not (x.type.dtype.is_packed and w.type.dtype.is_packed), "both operands are packed"),
     )
 
 
@@ -55,7 +54,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     assert isinstance(op, Conv2D)
     pixels, acc = op.pixels(x.type), op.accumulator(x.type, w.type)
     geo = geometry(pixels, op.window, op.planar)
-    signs = w.type.dtype is BIT1
+    signs = w.type.dtype.is_packed
     e, params = epilogue(op.epilogue, node.inputs[2:], acc, node.output.type)
     packed = pack_signs(w.array, op.group) if signs else pack_dense(w.array, op.group)
     per_group = w.shape[0] // op.group
@@ -73,6 +72,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "w_cast": w.type.dtype is not acc.dtype,
         "w_t": packed.dtype.name + "_t" if packed.dtype.kind in "iu" else "float",
         "signs": signs,
+        "trits": w.type.dtype.planes == 2,
         "acc_t": acc.dtype.c_type,
         "float_acc": acc.dtype.is_float,
         "groups": op.group,
@@ -92,9 +92,27 @@ def cost(node: Node, target: Target) -> float:
     op, x, w = node.op, node.input(0), node.input(1)
     assert isinstance(op, Conv2D)
     is_float = op.accumulator(x.type, w.type).dtype.is_float
-    per_mac = 60.0 if is_float and "fpu" not in target.features else 6.0 if w.type.dtype is BIT1 else 3.0
+    per_mac = 60.0 if is_float and "fpu" not in target.features else (3.0, 6.0, 8.0)[w.type.dtype.planes]
     vectors = max(target.vector_bytes / 4, 1.0) if op.window.kernel == (1, 1) else 1.0
     return op.macs(x.type, w.type) * per_mac / vectors
 
 
-VARIANT = Variant("conv_dense", (Conv2D,), accepts, build, cost)
+def work(node: Node, target: Target) -> Work:
+    """Per tap and block of outputs a loop over channels; its steps differ by what is multiplied."""
+    terms, found = convolution(node)
+    op, x, w = node.op, node.input(0), node.input(1)
+    assert isinstance(op, Conv2D)
+    channels, per_group = w.shape[3], w.shape[0] // op.group
+    blocks, rest = divmod(per_group, BLOCK)
+    taps = found.taps * op.group
+    what = f"{x.type.dtype}*{w.type.dtype}"
+    return terms | {
+        "blocks": found.pixels * op.group * (blocks + bool(rest)),
+        "taps": taps * (blocks + bool(rest)),
+        f"{what} steps": taps * channels * blocks,
+        f"{what} rest": taps * channels * bool(rest),
+        f"{what} rest products": taps * channels * rest,
+    }
+
+
+VARIANT = Variant("conv_dense", (Conv2D,), accepts, build, cost, work)

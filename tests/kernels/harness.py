@@ -11,7 +11,7 @@ import numpy as np
 
 from bitc import interp
 from bitc.codegen import emit
-from bitc.ir.dtypes import BIT1
+from bitc.ir.dtypes import BIT1, TERN
 from bitc.ir.graph import Graph, Node, Op, Value, constant
 from bitc.ir.plan import MemoryPlan
 from bitc.ir.program import Program, c_size
@@ -213,3 +213,8 @@ def merge(graphs: list[Graph], name: str = "many") -> Graph:
 def bits(rng: np.random.Generator, *shape: int) -> Value:
     """Constant bits."""
     return Value("w", TensorType(shape, BIT1), rng.random(shape) < 0.5)
+
+
+def trits(rng: np.random.Generator, *shape: int) -> Value:
+    """Constant trits."""
+    return Value("w", TensorType(shape, TERN), rng.integers(-1, 2, shape).astype(np.int8))

@@ -15,7 +15,7 @@ from bitc.ops.epilogue import Affine, Epilogue, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D
 from bitc.ops.window import Window
 from bitc.target import Target
-from tests.kernels.harness import bits, check, merge, portable, random_array, random_feeds, single
+from tests.kernels.harness import bits, check, merge, portable, random_array, random_feeds, single, trits
 
 TARGETS = {"host": lambda: Target.load("host"), "portable": portable}
 PM = Quant.two_valued(-1, 1)
@@ -67,6 +67,20 @@ def test_packed(target: str, window: str, dtype: object, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("dtype", [BIT1, TERN], ids=str)
+def test_packed_times_trits(target: str, window: str, dtype: object, tmp_path: Path) -> None:
+    rng = np.random.default_rng(len(window))
+    geometry, graphs = WINDOWS[window], []
+    for i, c in enumerate(CHANNELS):
+        x = TensorType((1 + i % 2, 6, 7, c), dtype)  # type: ignore[arg-type]
+        w = trits(rng, CHANNELS[-1 - i], *geometry.kernel, c)
+        graphs.append(case(rng, x, w, geometry, i % 6))
+    graph = merge(graphs)
+    check(graph, TARGETS[target](), tmp_path, random_feeds(graph))
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_extremes(target: str, tmp_path: Path) -> None:
     """All products +1 and all -1, in long dense layers: the counters must not overflow."""
     graphs = []
@@ -89,8 +103,8 @@ def test_groups(target: str, tmp_path: Path) -> None:
     ):
         for dtype in (BIT1, TERN, FLOAT32, UINT8, INT8):
             x = TensorType((1, 5, 6, c), dtype)
-            for wt in (BIT1, FLOAT32, INT8):
-                if wt is BIT1 or not dtype.is_packed:
+            for wt in (BIT1, TERN, FLOAT32, INT8):
+                if wt.is_packed or not dtype.is_packed:
                     shape = (o, 3, 2, c // group)
                     w = Value("w", TensorType(shape, wt), random_array(TensorType(shape, wt), rng))
                     graphs.append(case(rng, x, w, window, i % 6, group))
@@ -103,7 +117,7 @@ def test_groups(target: str, tmp_path: Path) -> None:
 def test_dense(target: str, dtype: object, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     graphs = []
-    for wt in (FLOAT32, INT8, BIT1):
+    for wt in (FLOAT32, INT8, BIT1, TERN):
         for i, (c, o) in enumerate([(1, 1), (3, 8), (3, 17), (9, 33), (64, 10), (5, 64)]):
             for window in ("3x3", "1x1", "3x3s2") if c < 9 else ("1x1",):
                 shape = (o, *WINDOWS[window].kernel, c)
@@ -121,6 +135,7 @@ def test_float_specials(tmp_path: Path) -> None:
         case(rng, TensorType((1, 4, 4, 3), FLOAT32), bits(rng, 9, 3, 3, 3), WINDOWS["3x3"], which)
         for which in (0, 2, 3, 4, 5)
     ]
+    graphs += [case(rng, g.inputs[0].type, trits(rng, 9, 3, 3, 3), WINDOWS["3x3"], 0) for g in graphs[:2]]
     graph = merge(graphs)
     feeds = random_feeds(graph)
     for array in feeds.values():
@@ -149,7 +164,7 @@ def test_planar_images(target: str, tmp_path: Path) -> None:
     """Images in ONNX's order, read without a copy: every kind of input and weights, strided, padded and grouped."""
     rng = np.random.default_rng(5)
     graphs = []
-    kinds = itertools.product((UINT8, INT8, FLOAT32), (BIT1, INT8, FLOAT32), (1, 3), ("1x1", "3x3s2", "2x3"))
+    kinds = itertools.product((UINT8, INT8, FLOAT32), (BIT1, TERN, INT8, FLOAT32), (1, 3), ("1x1", "3x3s2", "2x3"))
     for dtype, weights, group, window in kinds:
         shape = (6, *WINDOWS[window].kernel, 3 // group)
         kind = TensorType(shape, weights)
