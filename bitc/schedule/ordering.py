@@ -23,7 +23,7 @@ def peak(graph: Graph, nodes: Sequence[Node]) -> int:
     for n in graph.nodes:
         for v in n.outputs:
             x = n.inputs[0] if isinstance(n.op, Reshape) else None
-            owner[v] = owner[x] if x in owner else v
+            owner[v] = v if x is None else owner.get(x, v)
     last: dict[Value, int] = {}
     for i, n in enumerate(nodes):
         last |= {owner[v]: i for v in (*n.inputs, *n.outputs) if v in owner}
