@@ -84,9 +84,9 @@ class _Builder:
     nodes: list[NodeProto] = field(default_factory=list)
     constants: list[TensorProto] = field(default_factory=list)
 
-    def const(self, array: Array) -> str:
+    def const(self, array: Array | float) -> str:
         name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(array, name))
+        self.constants.append(numpy_helper.from_array(np.asarray(array, np.float32), name))
         return name
 
     def op(self, kind: str, *inputs: str, name: str = "", **attributes: Any) -> str:
@@ -95,8 +95,8 @@ class _Builder:
         return name
 
     def binarize(self, x: str) -> str:
-        low = self.op("Less", x, self.const(np.float32(0)))
-        return self.op("Where", low, self.const(np.float32(-1)), self.const(np.float32(1)))
+        low = self.op("Less", x, self.const(0.0))
+        return self.op("Where", low, self.const(-1.0), self.const(1.0))
 
     def signs(self, *shape: int) -> Array:
         return np.where(self.rng.random(shape) < 0.5, -1, 1).astype(np.float32)
@@ -106,7 +106,7 @@ class _Builder:
         gamma = self.rng.normal(size=channels) + 0.01
         beta, mean = self.rng.normal(size=channels), self.rng.normal(size=channels) * spread
         variance = spread**2 * (0.5 + self.rng.random(channels))
-        parameters = (self.const(p.astype(np.float32)) for p in (gamma, beta, mean, variance))
+        parameters = (self.const(p) for p in (gamma, beta, mean, variance))
         return self.op("BatchNormalization", x, *parameters)
 
     def layer(self, layer: Layer, x: str, number: int) -> str:

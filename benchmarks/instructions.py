@@ -1,0 +1,97 @@
+"""Exact instructions of the layer suite on every emulated target, and what the cost model predicted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.fit import roomy
+from benchmarks.measure import measure
+from benchmarks.suite import SUITE, Layer, layer_of, model
+from bitc import runners
+from bitc.kernels.costs import predict
+from bitc.ops.linear import Conv2D
+from bitc.pipeline import optimize
+from bitc.target import Target
+
+RESULTS = Path(__file__).with_name("instructions.json")
+TARGETS = ("cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m33", "cortex-m7", "cortex-m55", "aarch64",
+           "aarch64-dotprod", "armv7-neon", "riscv32", "wasm32", "wasm32-simd128")  # fmt: skip
+
+Results = dict[str, dict[str, dict[str, Any]]]
+"""By target and layer: row, instructions, predicted, code_bytes."""
+
+
+def run(names: Sequence[str] = TARGETS, layers: Sequence[Layer] = SUITE) -> Results:
+    """Measure layers on the targets that run here."""
+    return {name: suite(roomy(name), layers) for name in names if not runners.available(Target.load(name))}
+
+
+def suite(target: Target, layers: Sequence[Layer] = SUITE) -> dict[str, dict[str, Any]]:
+    """Each layer of the suite on one target."""
+    wanted = {layer.name: layer for layer in layers}
+    found: dict[str, dict[str, Any]] = {}
+    for part in _parts(layers, target):
+        for m in measure(optimize(model(part).SerializeToString()).graph, target):
+            name = layer_of(m.node.origin)
+            if not isinstance(m.node.op, Conv2D) or name not in wanted:
+                continue
+            guess = predict(m.row, m.node, target)
+            row = found.setdefault(name, {"row": m.row.name, "instructions": 0, "predicted": 0, "code_bytes": 0})
+            row["instructions"] += m.cost
+            row["predicted"] = None if guess is None or row["predicted"] is None else row["predicted"] + round(guess)
+            row["code_bytes"] = None if m.code_bytes is None else row["code_bytes"] + m.code_bytes
+    return {name: found[name] for name in wanted}
+
+
+def _parts(layers: Sequence[Layer], target: Target) -> Iterable[Sequence[Layer]]:
+    """All at once, or one at a time where the emulated board has a memory of fixed size."""
+    return [[layer] for layer in layers] if target.runner.kind == "qemu" else [layers]
+
+
+def write(results: Results) -> None:
+    """Add to, or replace in, the committed results."""
+    old = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps(old | results, indent=1) + "\n", encoding="utf-8")
+
+
+def load() -> Results:
+    """The committed results."""
+    found: Results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return found
+
+
+def macs_table(results: Results, names: Sequence[str], per: int) -> str:
+    """Markdown: instructions per so many multiply-accumulates, a row for each layer."""
+    names = [n for n in names if n in results]
+    rows = []
+    for layer in SUITE:
+        cells = [f"{per * results[n][layer.name]['instructions'] / layer.macs:.2f}" for n in names]
+        rows.append([layer.name, *cells])
+    return markdown([f"instructions per {per} MACs", *names], rows)
+
+
+def error_table(results: Results) -> str:
+    """Markdown: how far predictions are off, per target over the suite."""
+    rows = []
+    for name, layers in results.items():
+        errors = {k: abs(v["predicted"] / v["instructions"] - 1) for k, v in layers.items() if v["predicted"]}
+        if not errors:
+            continue
+        worst = max(errors, key=lambda k: errors[k])
+        rows.append([name, f"{sum(errors.values()) / len(errors):.1%}", f"{errors[worst]:.1%}", worst,
+                     f"{sum(e <= 0.15 for e in errors.values())} of {len(layers)}"])  # fmt: skip
+    return markdown(["prediction", "mean error", "worst", "worst layer", "within 15 %"], rows)
+
+
+def code_table(results: Results, name: str) -> str:
+    """Markdown: bytes of code per layer on one target."""
+    rows = [[layer, v["row"], f"{v['code_bytes']:,}"] for layer, v in results[name].items() if v["code_bytes"]]
+    return markdown([f"code on {name}", "kernel", "bytes"], rows)
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

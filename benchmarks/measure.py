@@ -1,0 +1,97 @@
+"""Exact cost of the nodes of a graph on an emulated target, with a kernel row of choice."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitc.codegen import emit
+from bitc.ir.graph import Graph, Node
+from bitc.ir.program import Program
+from bitc.kernels import Selection, assign_layouts, select
+from bitc.kernels.select import Choice
+from bitc.kernels.step import Variant
+from bitc.lower import lower
+from bitc.runners import RunRequest, open_runner
+from bitc.schedule import plan_memory
+from bitc.target import Target
+from bitc.toolchain import ZIG, build_model, compile_sources, elf
+
+NAME = "suite"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One node: what it cost with which row. `cost` is in instructions, or in fuel on WebAssembly."""
+
+    node: Node
+    row: Variant
+    cost: int
+    code_bytes: int | None
+    """Of the node's functions, kept out of line; None in WebAssembly."""
+
+
+def graph_of(nodes: Sequence[Node]) -> Graph:
+    """Independent nodes side by side."""
+    inputs = tuple(dict.fromkeys(v for n in nodes for v in n.inputs if v is not None and not v.is_const))
+    return Graph(NAME, inputs, tuple(v for n in nodes for v in n.outputs), tuple(nodes))
+
+
+def measure(graph: Graph, target: Target, row: Variant | None = None, opt: str = "-O3") -> list[Measurement]:
+    """Run a graph once on zeros-and-noise inputs; with `row` for all nodes, or with the rows that selection takes."""
+    graph = assign_layouts(graph, target)
+    chosen = Selection({n: Choice(row, ()) for n in graph.nodes}) if row else select(graph, target)
+    program = lower(graph, chosen, target)
+    with tempfile.TemporaryDirectory(prefix="bitc-") as name:
+        folder = Path(name)
+        for path, text in emit(program, plan_memory(program), target, NAME).items():
+            (folder / path).write_text(text, encoding="utf-8")
+        build = build_model(target, folder, NAME, folder / "hooked", hooks=True, opt=opt)
+        image = _noise(sum(-(-v.type.nbytes // 8) * 8 for v in graph.inputs))
+        size = _input_bytes(program)
+        records = open_runner(target).run(RunRequest(build, [image[:size]], hooks=True, seconds=3000)).layers[0]
+        code = _code_bytes(folder, target, opt)
+    costs, before = {}, 0
+    for record in records:
+        at = record.instructions or 0
+        costs[record.layer], before = at - before, at
+    layer_of = {buffer: call.layer for call in program.calls for buffer in call.written}
+    pairs = [(n, layer_of.get(program.values[n.output])) for n in graph.nodes]  # views are no layers
+    return [
+        Measurement(n, chosen[n], costs[i], None if code is None else code.get(i)) for n, i in pairs if i is not None
+    ]
+
+
+def _input_bytes(program: Program) -> int:
+    """Size of the input struct."""
+    at, align = 0, 1
+    for b in program.inputs:
+        align = max(align, b.type.alignment)
+        at = -(-at // b.type.alignment) * b.type.alignment + b.type.nbytes
+    return -(-at // align) * align
+
+
+def _noise(size: int) -> bytes:
+    """Bytes that make ordinary floats, and bits that are neither all equal nor dirty in their tails."""
+    return bytes(0x3E + (i * 2654435761 >> 13) % 3 if i % 4 == 3 else (i * 40503 >> 5) % 256 for i in range(size))
+
+
+def _code_bytes(folder: Path, target: Target, opt: str) -> dict[int, int] | None:
+    """Bytes of the functions that each layer calls."""
+    if target.toolchain.link == "wasm":
+        return None
+    source = folder / f"{NAME}.c"
+    flags = ["-fno-inline"]  # what is always_inline still is
+    objects = compile_sources(target, [source], [folder], folder / "sizes", opt, toolchain=ZIG, flags=flags)
+    symbols = elf.read(objects.files[0].path).symbols
+    sizes = {s.name: s.size for s in symbols if s.is_function}
+    layer, found = -1, dict[int, int]()
+    for line in source.read_text(encoding="utf-8").partition("static void run_layers")[2].splitlines():
+        if comment := re.match(r"\s*/\* (\d+): ", line):
+            layer = int(comment[1])
+        elif call := re.match(r"\s+(\w+)\(", line):
+            found[layer] = found.get(layer, 0) + sizes.get(call[1], 0)
+    return found

@@ -1,0 +1,113 @@
+"""Small layers of every form that the priced rows take, to which the cost model is fitted. The suite is not among them:
+it is what the fit is judged by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bitc.ir.dtypes import BIT1, FLOAT32, INT8, TERN, UINT8, DType
+from bitc.ir.graph import Node, Value, constant
+from bitc.ir.types import Quant, TensorType
+from bitc.ops.epilogue import Affine, Epilogue, TernThreshold, Threshold
+from bitc.ops.linear import Conv2D
+from bitc.ops.window import Window
+
+Array = np.ndarray[Any, Any]
+_PM = Quant.two_valued(-1, 1)
+_SAME = {1: (0, 0, 0, 0), 2: (0, 0, 1, 1), 3: (1, 1, 1, 1), 5: (2, 2, 2, 2)}
+
+
+class _Layers:
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(7)
+        self.nodes: list[Node] = []
+
+    def add(
+        self,
+        x: DType,
+        w: DType,
+        channels: int,
+        outputs: int,
+        size: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        group: int = 1,
+        pad: bool = True,
+        gives: str = "bits",
+    ) -> None:
+        window = Window((kernel, kernel), (stride, stride), _SAME[kernel] if pad else (0, 0, 0, 0))
+        shape = (outputs, kernel, kernel, channels // group)
+        weights = Value("w", TensorType(shape, w), self._codes(w, shape))
+        data = Value(f"x{len(self.nodes)}", TensorType((1, size, size, channels), x))
+        epilogue, params = self._epilogue(gives, outputs)
+        op = Conv2D(window, group, epilogue)
+        values = [constant(f"p{i}", p) for i, p in enumerate(params)]
+        types = op.infer(data.type, weights.type, *(v.type for v in values))
+        name = f"y{len(self.nodes)}"
+        self.nodes.append(Node(op, (data, weights, *values), (Value(name, types[0]),), name))
+
+    def _codes(self, dtype: DType, shape: tuple[int, ...]) -> Array:
+        if dtype is BIT1:
+            return self.rng.random(shape) < 0.5
+        if dtype is FLOAT32:
+            return self.rng.normal(size=shape).astype(np.float32)
+        bound = 1 if dtype is TERN else 100
+        return self.rng.integers(-bound, bound + 1, shape).astype(np.int8)
+
+    def _epilogue(self, gives: str, outputs: int) -> tuple[Epilogue | None, list[Array]]:
+        reals = [self.rng.normal(size=outputs).astype(np.float32) for _ in range(2)]
+        t = self.rng.integers(-5, 5, outputs).astype(np.int32)
+        forms: dict[str, tuple[Epilogue | None, list[Array]]] = {
+            "bits": (Threshold(_PM), [t]),
+            "flips": (Threshold(_PM), [t, self.rng.random(outputs) < 0.5]),
+            "trits": (TernThreshold(Quant()), [t, t + 3]),
+            "float": (Affine(), reals),
+            "sums": (None, []),
+        }
+        return forms[gives]
+
+
+def layers() -> list[Node]:
+    """Nodes without layouts, each with an input of its own."""
+    b = _Layers()
+    outputs = ("bits", "float", "bits", "sums", "flips", "bits", "trits")
+    kinds = iter(outputs * 40)
+    for channels, count in (
+        (16, 16), (24, 32), (32, 32), (33, 17), (40, 31), (48, 64), (64, 64), (64, 33), (65, 9), (96, 64), (128, 128),
+        (160, 40), (192, 64), (256, 128), (320, 65), (384, 32), (512, 256),
+    ):  # fmt: skip
+        b.add(BIT1, BIT1, channels, count, 9 if channels < 200 else 5, 3, gives=next(kinds))
+        b.add(BIT1, BIT1, channels, count, 6, 3, pad=False, stride=2, gives=next(kinds))
+        b.add(BIT1, BIT1, channels, count, 6, 1, gives=next(kinds))
+    for channels in (32, 64, 96):
+        b.add(BIT1, BIT1, channels, 48, 8, 5, gives=next(kinds))
+        b.add(BIT1, BIT1, channels, 48, 6, 2, gives=next(kinds))
+        b.add(BIT1, BIT1, 2 * channels, 64, 6, 3, group=2, gives=next(kinds))
+        b.add(BIT1, BIT1, 2 * channels, 32, 6, 3, group=4, gives=next(kinds))
+    for k, count in ((64, 10), (160, 160), (300, 100), (512, 64), (784, 160), (1024, 256), (2048, 64), (3136, 128)):
+        b.add(BIT1, BIT1, k, count, 1, 1, gives=next(kinds))
+    for channels in (8, 16, 32, 33, 48, 96, 128):
+        b.add(BIT1, BIT1, channels, channels, 8, 3, group=channels, gives=next(kinds))
+        b.add(BIT1, BIT1, channels, channels, 8, 5, group=channels, stride=2, gives=next(kinds))
+    for channels, count in ((32, 32), (64, 40), (96, 64), (200, 33)):
+        for x, w in ((TERN, BIT1), (BIT1, TERN), (TERN, TERN)):
+            b.add(x, w, channels, count, 7, 3, gives=next(kinds))
+            b.add(x, w, channels, count, 6, 1, gives=next(kinds))
+            b.add(x, w, 4 * channels, count, 1, 1, gives=next(kinds))
+    for channels, count, size, kernel in (
+        (3, 32, 12, 3),
+        (1, 16, 14, 3),
+        (4, 20, 10, 5),
+        (3, 64, 10, 1),
+        (16, 24, 8, 3),
+    ):
+        for x, w in ((FLOAT32, BIT1), (UINT8, BIT1), (INT8, BIT1), (FLOAT32, FLOAT32), (INT8, INT8)):
+            b.add(x, w, channels, count, size, kernel, gives=next(kinds))
+            b.add(x, w, channels, count, size, kernel, pad=False, stride=2, gives=next(kinds))
+    for k, count in ((64, 10), (200, 48), (513, 32)):
+        for x, w in ((FLOAT32, BIT1), (INT8, BIT1), (UINT8, BIT1), (FLOAT32, FLOAT32)):
+            b.add(x, w, k, count, 1, 1, gives=next(kinds))
+    return b.nodes
