@@ -49,6 +49,8 @@ def compile_report(
                 "macs": layer.macs,
                 "weights_bytes": layer.weights_bytes,
                 "type": layer.text,
+                "predicted": layer.predicted,
+                "rejected": [{"kernel": kernel, "why": why} for kernel, why in layer.rejected],
             }
             for layer in program.layers
         ],

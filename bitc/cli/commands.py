@@ -41,9 +41,9 @@ def compile_command(folder: Path, build: bool, force: bool, **options: Any) -> N
 def _show_compiled(report: dict[str, Any]) -> None:
     render.table(
         f"{report['model']} for {report['target']}",
-        ["layer", "operator", "kernel", "MACs", "weights"],
-        [[r["name"], r["op"], r["kernel"], r["macs"], r["weights_bytes"]] for r in report["layers"]],
-        right=(3, 4),
+        ["layer", "operator", "kernel", "MACs", "weights", "predicted cost"],
+        [[r["name"], r["op"], r["kernel"], r["macs"], r["weights_bytes"], r["predicted"]] for r in report["layers"]],
+        right=(3, 4, 5),
     )
     click.echo()
     _show_sizes(report)
@@ -144,13 +144,13 @@ def bench_command(inputs: Path | None, runner: str | None, **options: Any) -> No
         render.emit_json(report)
         return
     render.notices(report["warnings"])
-    rows = [[r["name"], r["op"], r["kernel"], r["macs"], r["value"]] for r in report["layers"]]
-    rows.append(["total", "", "", sum(r["macs"] for r in report["layers"]), report["total"]])
+    rows = [[r["name"], r["op"], r["kernel"], r["macs"], r["value"], r["predicted"]] for r in report["layers"]]
+    rows.append(["total", "", "", sum(r["macs"] for r in report["layers"]), report["total"], None])
     render.table(
         f"{report['model']} on {report['target']}",
-        ["layer", "operator", "kernel", "MACs", report["metric"]],
+        ["layer", "operator", "kernel", "MACs", report["metric"], "predicted"],
         rows,
-        (3, 4),
+        (3, 4, 5),
     )
 
 

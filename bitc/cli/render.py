@@ -39,7 +39,7 @@ def table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]], r
     for i, name in enumerate(header):
         shown.add_column(name, justify="right" if i in numbers else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*(count(c) if isinstance(c, int) and not isinstance(c, bool) else str(c) for c in row))
+        shown.add_row(*("" if c is None else count(c) if type(c) is int else str(c) for c in row))
     console = _results()
     if title:
         console.print(f"\n{title}", style="bold")

@@ -122,6 +122,10 @@ class Layer:
     weights_bytes: int
     text: str
     """Types of the activations, e.g. ``bit1[1x8x8x64] -> bit1[1x8x8x64]``."""
+    predicted: int | None = None
+    """Instructions, or fuel in WebAssembly, that the cost model predicts; None if it has no prices for this."""
+    rejected: tuple[tuple[str, str], ...] = ()
+    """Kernels that were not taken, each with the reason."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from bitc.ir.program import Buffer, Call, Kind, Layer, Program
 from bitc.ir.types import type_of
 from bitc.kernels import Selection
 from bitc.kernels.copy import copy_step
+from bitc.kernels.costs import predict
 from bitc.kernels.pack import pack_tensor
 from bitc.kernels.step import Operand, Packed, Scratch, Step, View
 from bitc.ops.linear import Conv2D, MatMul
@@ -69,7 +70,7 @@ class _Lowering:
         source = self._operand(v, "", is_weight=False)
         buffer = Buffer(v.name, v.type, Kind.OUTPUT)
         step = copy_step(v, Value(v.name, v.type))
-        self._layer(f"output {v.name}", "Copy", step.kernel, "", 0, 0, "")
+        self.layers.append(Layer(f"output {v.name}", "Copy", step.kernel, "", 0, 0, ""))
         self.calls.append(Call(step.function, (buffer, source), (0,), len(self.layers) - 1))
         return buffer
 
@@ -95,13 +96,22 @@ class _Lowering:
             ", ".join(str(v.type) for v in vs if v is not None and not v.is_const) for vs in (node.inputs, node.outputs)
         )
         kind, macs = mac_kind(node)
-        self._layer(
-            node.origin or node.output.name, node.op.name, self.selection[node].name, kind, macs, weights, arrow
+        choice = self.selection.choices[node]
+        guess = predict(choice.variant, node, self.target)
+        self.layers.append(
+            Layer(
+                node.origin or node.output.name,
+                node.op.name,
+                choice.variant.name,
+                kind,
+                macs,
+                weights,
+                arrow,
+                None if guess is None else round(guess),
+                choice.rejected,
+            )
         )
         self.calls += calls
-
-    def _layer(self, name: str, op: str, kernel: str, kind: str, macs: int, weights: int, text: str) -> None:
-        self.layers.append(Layer(name, op, kernel, kind, macs, weights, text))
 
     def _call(self, step: Step, node: Node, layer: int) -> Call:
         name = node.output.name
