@@ -7,7 +7,7 @@ inside the input at the border, and is the nonzero plane for trits; `valid` is t
 Weights that are trits have a sign plane s and a nonzero plane z. With `plus` and `minus` the planes of the activations
 that are +1 and -1 (neither: outside, or zero), each nonzero weight sees ``plus ^ s`` minus ``minus ^ s``:
 ``dot = popcount((plus ^ s) & z) - popcount((minus ^ s) & z)``. Where all activations are ±1, the first count is the
-number of nonzero weights less the second, and is tabulated.
+number of nonzero weights less the second; taps outside count as +1, and the sums of their weights are taken back.
 """
 
 from __future__ import annotations
@@ -82,10 +82,14 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     ternary, trits = x.type.dtype.planes == 2, w.type.dtype.planes == 2
     direct = geo.taps == 1 and op.group == 1 and not geo.border and x.type.layout.word == word
     direct = direct and not (ternary and trits)  # the plane of +1 is computed in the copy
-    masked = ternary or geo.border
+    masked = ternary or (geo.border and not trits)
+    tap_sums = trits and geo.border and not ternary
     args = [out(node), Arg("x", x), Arg("w", Packed(pack_weights(w.array, x.type, op.group, word, isa.lanes))), *params]
     if trits and not ternary:
         args.append(Arg("nonzeros", Packed(_nonzeros(w.array), "nonzeros", is_weight=False)))
+    if tap_sums:
+        args.append(Arg("tap_sums", Packed(_tap_sums(w.array), "tap_sums", is_weight=False)))
+        args.append(scratch("outside", w.shape[0] // op.group, np.int32))
     if not direct:
         args.append(scratch("patch", k, WORDS[word]))
         if masked:
@@ -107,6 +111,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "channels": w.shape[3],
         "ternary": ternary,
         "trits": trits,
+        "tap_sums": tap_sums,
         "masked": masked,
         "direct": direct,
         "y_row": node.output.type.row_words if e["word"] else w.shape[0],
@@ -118,6 +123,12 @@ def _nonzeros(w: Array) -> Array:
     """Nonzero weights per output."""
     counts = np.count_nonzero(w.reshape(len(w), -1), axis=1)
     return counts.astype(np.min_scalar_type(counts.max()))
+
+
+def _tap_sums(w: Array) -> Array:
+    """Sum of the weights of each tap ``[taps, O]``."""
+    sums = w.sum(axis=3, dtype=np.int64).reshape(len(w), -1).T
+    return sums.astype(np.promote_types(np.min_scalar_type(sums.min()), np.min_scalar_type(-abs(sums).max() - 1)))
 
 
 def _gather(x: TensorType, group: int, word: int) -> dict[str, Any]:
@@ -141,7 +152,7 @@ def cost(node: Node, target: Target) -> float:
     assert isinstance(op, Conv2D)
     if op.group > 1 and tap_bits(x.type, op.group) % 8:
         return op.macs(x.type, w.type) * 12.0  # gathered bit by bit
-    counts = 1.0 if w.type.dtype.planes == 1 else 1.3 * x.type.dtype.planes
+    counts = 1.0 if w.type.dtype.planes == 1 else 1.2 * x.type.dtype.planes
     return op.macs(x.type, w.type) / 32 * bit_isa(target).cost * counts
 
 
@@ -154,7 +165,7 @@ def work(node: Node, target: Target) -> Work:
     word = kernel_word(x, taps, op.group, isa)
     k = patch_words(x, taps, op.group, word)
     blocks, rest = divmod(w.shape[0] // op.group, isa.lanes)
-    masked = found.pixels if x.dtype.planes == 2 else found.border
+    masked = found.pixels if x.dtype.planes == 2 else 0 if w.dtype.planes == 2 else found.border
     bits = tap_bits(x, op.group)
     unit = _gather(x, op.group, word)["unit"]
     kind = f"{x.dtype}*{w.dtype} "
