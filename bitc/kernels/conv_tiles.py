@@ -1,0 +1,155 @@
+"""Convolution of bits with bits on vector units, in register tiles of outputs x pixels.
+
+``dot = valid - 2 * pop`` with ``pop = popcount(x ^ w)`` over the taps inside the input. So the output bit
+``dot < t``, for integer t, is ``2 * pop > valid - t``, which is ``pop > floor((valid - t) / 2)``: one comparison of a
+vector of counts with a constant for each output and number of valid taps. A flipped channel (low where ``dot > t``)
+is a plain one with inverted weights: then ``dot' = -dot``, and ``dot > t`` is ``dot' < -t``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bitc.ir.dtypes import BIT1
+from bitc.ir.graph import Array, Node
+from bitc.ir.types import TensorType
+from bitc.kernels.epilogues import epilogue
+from bitc.kernels.geometry import geometry
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
+from bitc.kernels.tiles import Region, TileIsa, Tiling, pack_tiles, tile_isas
+from bitc.kernels.work import Work, put
+from bitc.ops.linear import Conv2D
+from bitc.target import Target
+
+MAX_COUNT = 2**15 - 1
+"""Counts are compared as int16, hence at most so many products per output."""
+
+
+def row_bytes(x: TensorType) -> int:
+    return x.row_words * x.layout.word // 8
+
+
+def words(x: TensorType, channels: int, isa: TileIsa) -> list[int]:
+    """Channels per step: the words of the ISA that divide rows, and groups of them."""
+    whole = channels == x.channels
+    rows = 8 * row_bytes(x)
+    return [w for w in isa.lanes if (whole or channels % w == 0) and (isa.expanded or rows % w == 0)]
+
+
+def row_words(x: TensorType, word: int, isa: TileIsa) -> int:
+    """Words of a row of activations; those that a kernel spreads end with the last channel."""
+    return -(-x.channels // word) if isa.expanded else 8 * row_bytes(x) // word
+
+
+def accepts(node: Node, target: Target) -> str:
+    op, x, w = node.op, node.input(0), node.input(1)
+    assert isinstance(op, Conv2D)
+    isas = tile_isas(target)
+    return first_reason(
+        (bool(isas), "no vector unit with a tile kernel"),
+        (x.type.dtype is BIT1, f"activations are {x.type.dtype}, not bit1"),
+        (w.type.dtype is BIT1, f"weights are {w.type.dtype}, not bit1"),
+        (w.is_const, "weights are computed"),
+        (not op.planar, "planes of an image"),
+        (all(v is None or v.is_const for v in node.inputs[2:]), "parameters are computed"),
+        (w.type.size // w.shape[0] <= MAX_COUNT, f"more than {MAX_COUNT} products per output"),
+        (op.group == 1 or w.shape[0] // op.group % 8 == 0, "groups of outputs do not end with a byte"),
+    ) or first_reason((any(words(x.type, w.shape[3], i) for i in isas), "rows or groups are not whole words"))
+
+
+def tiling(node: Node, target: Target) -> Tiling:
+    """The tiles that need the fewest instructions, for a node that the row accepts."""
+    op, x, w = node.op, node.input(0).type, node.input(1).type
+    assert isinstance(op, Conv2D)
+    geo, outputs = geometry(x, op.window), w.shape[0] // op.group
+    offers = [
+        offer
+        for isa in tile_isas(target)
+        for word in words(x, w.channels, isa)
+        for offer in Tiling.offers(isa, geo, word, w.channels, row_words(x, word, isa), outputs)
+    ]
+    return min(offers, key=lambda offer: offer.instructions)
+
+
+def build(node: Node, target: Target) -> tuple[Step, ...]:
+    op, x, w, y = node.op, node.input(0), node.input(1), node.output.type
+    assert isinstance(op, Conv2D)
+    plan = tiling(node, target)
+    isa = plan.isa
+    e, params = epilogue(op.epilogue, node.inputs[2:], op.accumulator(x.type, w.type), y)
+    signs = w.array.astype(np.bool_)
+    if e["word"]:
+        signs, limits = _thresholds(signs, {a.name: a.operand for a in params}, plan)
+        params = (Arg("limit", Packed(plan.in_lanes(limits, op.group), "limit")),)
+    packed = [pack_tiles(g, plan.word, plan.lanes, plan.blocks) for g in np.split(signs, op.group)]
+    args = [out(node), Arg("x", x), Arg("w", Packed(np.concatenate(packed).view(np.uint64))), *params]
+    x_step = 2 if isa.expanded else plan.word // 8
+    x_row = row_words(x.type, plan.word, isa) * x_step
+    if isa.expanded:
+        args.append(scratch("spread", x.type.rows * x_row, np.uint8))
+    y_row = row_bytes(y) if e["word"] else w.shape[0]
+    context: dict[str, Any] = {
+        **plan.geo.context,
+        "e": e,
+        "isa": isa,
+        "plan": plan,
+        "small": any(r.count < plan.pixels for r in plan.regions),
+        "tile": f"bitc_tile{plan.word}",
+        "groups": op.group,
+        "x_rows": x.type.rows,
+        "x_row_bytes": row_bytes(x.type),
+        "x_row": x_row,
+        "x_step": x_step,
+        "regions": [_numbers(r, plan, x_row, w.shape[3]) for r in plan.regions],
+        "y_t": "unsigned char" if e["word"] else e["out_t"],
+        "y_row": y_row,
+        "y_plane": e["words"] * e["word"] // 8,
+        "y_used": -(-w.shape[0] // 8),
+    }
+    uses = ("bitc_defs.h", "isa/tile_put.j2", isa.template)
+    return (Step(VARIANT.name, "kernels/conv_tiles.j2", tuple(args), context, uses),)
+
+
+def _numbers(r: Region, plan: Tiling, x_row: int, channels: int) -> list[int]:
+    """A region as the loops take it: pixels, columns, byte offset in x, pixel offset in y, byte offset in the weights
+    of a tile, kernel rows, kernel columns, number of its limits, products."""
+    geo, first = plan.geo, r.oy * plan.geo.ow + r.ox
+    source = weights = 0
+    if r.taps:
+        y, x = r.oy * geo.sy - geo.pt + r.ky[0] * geo.dy, r.ox * geo.sx - geo.pl + r.kx[0] * geo.dx
+        source = (y * geo.w + x) * x_row
+        weights = (r.ky[0] * geo.kw + r.kx[0]) * plan.tap * plan.w_step
+    limits = plan.tap_counts.index(r.taps)
+    return [r.count, r.cols, source, first, weights, len(r.ky), len(r.kx), limits, r.taps * channels]
+
+
+def _thresholds(signs: Array, params: dict[str, Any], plan: Tiling) -> tuple[Array, Array]:
+    """Weights with flipped channels inverted, and ``floor((valid - t) / 2)`` as ``[tables, tap counts, outputs]``."""
+    flip = params["flip"].data != 0 if "flip" in params else np.zeros(1, np.bool_)
+    flip = np.broadcast_to(flip, signs.shape[:1])
+    valid = np.array(plan.tap_counts, np.int64)[:, None] * signs.shape[3]
+    names = [name for name in ("t", "t_low", "t_high") if name in params]
+    tables = []
+    for name in names:
+        t = np.broadcast_to(params[name].data.astype(np.int64), signs.shape[:1])
+        limit = (valid - np.where(flip, -t, t)) // 2
+        tables.append(np.clip(limit, -1, MAX_COUNT).astype(np.int16))
+    return signs ^ flip[:, None, None, None], np.stack(tables)
+
+
+def cost(node: Node, target: Target) -> float:
+    assert isinstance(node.op, Conv2D)
+    return node.op.group * tiling(node, target).instructions
+
+
+def work(node: Node, target: Target) -> Work:
+    op, x, plan = node.op, node.input(0).type, tiling(node, target)
+    assert isinstance(op, Conv2D)
+    terms: Work = {"call": 1, put(node): plan.geo.pixels * node.input(1).shape[0]}
+    terms |= {"spread": x.rows * row_words(x, plan.word, plan.isa) if plan.isa.expanded else 0}
+    return terms | {term: op.group * n for term, n in plan.work.items()}
+
+
+VARIANT = Variant("conv_tiles", (Conv2D,), accepts, build, cost, work)

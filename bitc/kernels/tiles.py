@@ -1,0 +1,263 @@
+"""Register tiles on vector units: instruction sets, regions of pixels with the same taps, and the order of weights.
+
+A vector lane belongs to one output channel: an activation word is broadcast, the weight words of several outputs lie
+side by side. So no sum over lanes is needed, and comparing with thresholds gives the output bits as they are stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+
+import numpy as np
+
+from bitc.ir.graph import Array
+from bitc.kernels.geometry import Geometry
+from bitc.kernels.pack import WORDS, pack_bits, unpack_bits
+from bitc.kernels.work import Work
+from bitc.target import Target
+
+
+@dataclass(frozen=True)
+class TileIsa:
+    """Primitives of one instruction set, named ``bitc_tile<word>_…``, on blocks of `lanes` outputs."""
+
+    template: str
+    isa: str
+    needs: frozenset[str]
+    """Instruction set and features of the target."""
+    lanes: dict[int, int]
+    """Outputs of a block, for each word (channels per step) that there are primitives for; widest words first."""
+    accumulators: int
+    """Most accumulators, each of one block and one pixel, that fit in the registers."""
+    step: float
+    """Instructions per accumulator and step of the widest word."""
+    load_w: float
+    load_x: float
+    """Instructions that bring the weights of a block, and the activations of a pixel, per step."""
+    finish: float
+    """Instructions from an accumulator to stored bits."""
+    pairs: bool = False
+    """Whether two steps at once are cheaper."""
+    expanded: bool = False
+    """Whether activations are first spread to bytes, two per byte: 16 times the upper and the lower four bits."""
+    flush: int = 0
+    """Steps after which narrow accumulators must be added to wide ones; 0: never."""
+    even_odd: bool = False
+    """Whether thresholds of a block lie as those of its even outputs, then those of its odd ones."""
+
+
+LOOP, RUN, PIXEL = 2.0, 10.0, 8.0
+"""Instructions of one round of a loop over adjacent words, of such a loop aside from that, and of finding a pixel."""
+NEVER, ALWAYS = 2**15 - 1, -1
+"""Limits that no count, and every count, is above."""
+
+# `step`, `load_w` and `load_x` are those of the inner loops that clang makes. More accumulators than these spill, or
+# cost more moves than they save loads: measured for each.
+TILE_ISAS = (
+    TileIsa("isa/tile_avx512.j2", "x86", frozenset({"avx512f", "avx512bw", "avx512vpopcntdq"}), {64: 8, 32: 16},
+            accumulators=8, step=2.5, load_w=1.0, load_x=1.0, finish=10.0, pairs=True),
+    TileIsa("isa/tile_avx2.j2", "x86", frozenset({"avx2"}), {8: 32},
+            accumulators=8, step=4.0, load_w=4.0, load_x=4.0, finish=20.0, expanded=True, flush=31, even_odd=True),
+    TileIsa("isa/tile_neon.j2", "aarch64", frozenset({"neon"}), {64: 8, 32: 8, 16: 8},
+            accumulators=4, step=12.0, load_w=2.0, load_x=1.0, finish=12.0),
+    TileIsa("isa/tile_neon.j2", "arm-a", frozenset({"neon"}), {64: 8, 32: 8, 16: 8},
+            accumulators=2, step=12.0, load_w=4.0, load_x=1.0, finish=20.0),
+    TileIsa("isa/tile_simd128.j2", "wasm", frozenset({"simd128"}), {64: 8, 32: 8, 16: 8},
+            accumulators=2, step=12.0, load_w=4.0, load_x=1.0, finish=20.0, flush=31),
+)  # fmt: skip
+
+
+def tile_isas(target: Target) -> list[TileIsa]:
+    """The rows that the target can run."""
+    return [i for i in TILE_ISAS if i.isa == target.isa and i.needs <= target.features]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of output pixels whose windows have the same taps inside the input."""
+
+    oy: int
+    ox: int
+    rows: int
+    cols: int
+    ky: range
+    kx: range
+
+    @property
+    def count(self) -> int:
+        return self.rows * self.cols
+
+    @property
+    def taps(self) -> int:
+        return len(self.ky) * len(self.kx)
+
+
+def regions(geo: Geometry) -> list[Region]:
+    """The output plane as regions: the inside first, then what the border cuts."""
+    rows = _classes(geo.oh, geo.kh, geo.sy, geo.pt, geo.dy, geo.h)
+    cols = _classes(geo.ow, geo.kw, geo.sx, geo.pl, geo.dx, geo.w)
+    found = [Region(oy, ox, m, n, ky, kx) for oy, m, ky in rows for ox, n, kx in cols]
+    return sorted(found, key=lambda r: -r.taps * r.count)
+
+
+def _classes(outs: int, taps: int, stride: int, pad: int, dilation: int, size: int) -> list[tuple[int, int, range]]:
+    """(first output, number of outputs, taps inside the input) along one axis."""
+
+    def inside(out: int) -> range:
+        found = [t for t in range(taps) if 0 <= out * stride - pad + t * dilation < size]
+        return range(found[0], found[-1] + 1) if found else range(0)
+
+    groups = [(key, list(g)) for key, g in groupby(range(outs), inside)]
+    return [(members[0], len(members), key) for key, members in groups]
+
+
+def pack_tiles(w: Array, word: int, lanes: int, blocks: int) -> Array:
+    """Bit weights ``[O, kh, kw, C]`` in the order of use: ``[tile, tap, word of the tap, block of the tile, lane]``.
+    A tile has `blocks` blocks; outputs that do not exist have zero weights. The result is a flat array of words."""
+    words = pack_bits(w.reshape(w.shape[0], -1, w.shape[3]), word)
+    padded = np.zeros((-(-w.shape[0] // (lanes * blocks)) * lanes * blocks, *words.shape[1:]), words.dtype)
+    padded[: w.shape[0]] = words
+    return padded.reshape(-1, blocks, lanes, *words.shape[1:]).transpose(0, 3, 4, 1, 2).reshape(-1)
+
+
+def unpack_tiles(words: Array, shape: tuple[int, int, int, int], word: int, lanes: int, blocks: int) -> Array:
+    """Inverse of `pack_tiles`, for weights of `shape`."""
+    outputs, kh, kw, channels = shape
+    tiles = words.reshape(-1, kh * kw, -(-channels // word), blocks, lanes).transpose(0, 3, 4, 1, 2)
+    rows = tiles.reshape(-1, kh * kw, tiles.shape[-1])[:outputs].astype(WORDS[word])
+    return unpack_bits(rows, channels).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How one convolution (or one group of it) is cut into tiles."""
+
+    isa: TileIsa
+    geo: Geometry
+    regions: list[Region]
+    word: int
+    """Channels per step."""
+    tap: int
+    """Steps per tap."""
+    adjacent: bool
+    """Whether the words of a kernel row lie side by side; else only those of a tap."""
+    outputs: int
+    blocks: int
+    """Blocks of outputs per tile."""
+    pixels: int
+    """Pixels per tile, in regions that have so many; one elsewhere."""
+
+    @staticmethod
+    def offers(isa: TileIsa, geo: Geometry, word: int, channels: int, row: int, outputs: int) -> list[Tiling]:
+        """All tiles that fit in the registers. `row` is the length in words of a row of activations, which has other
+        words than those of the `channels` if there are groups."""
+        tap, found = -(-channels // word), regions(geo)
+        adjacent = geo.dx == 1 and row == tap
+        return [
+            Tiling(isa, geo, found, word, tap, adjacent, outputs, blocks, pixels)
+            for blocks in range(1, isa.accumulators + 1)
+            for pixels in range(1, isa.accumulators // blocks + 1)
+        ]
+
+    @property
+    def tap_counts(self) -> list[int]:
+        """The numbers of taps inside the input that occur."""
+        return sorted({r.taps for r in self.regions})
+
+    @property
+    def lanes(self) -> int:
+        return self.isa.lanes[self.word]
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of outputs."""
+        return -(-self.outputs // (self.lanes * self.blocks))
+
+    @property
+    def padded(self) -> int:
+        """Outputs with those that fill the last tile."""
+        return self.tiles * self.lanes * self.blocks
+
+    @property
+    def w_step(self) -> int:
+        """Bytes of weights per step and tile."""
+        return self.blocks * self.lanes * self.word // 8
+
+    @property
+    def w_tile(self) -> int:
+        """Bytes of weights per tile."""
+        return self.geo.taps * self.tap * self.w_step
+
+    @property
+    def run(self) -> int:
+        """Most steps over adjacent words: of a kernel row, or of a tap."""
+        return self.tap * (self.geo.kw if self.adjacent else 1)
+
+    @property
+    def odd(self) -> bool:
+        """Whether some run has an odd number of steps."""
+        return bool(self.tap % 2) and any(not self.adjacent or len(r.kx) % 2 for r in self.regions)
+
+    @property
+    def flush_runs(self) -> int:
+        """Runs after which narrow accumulators are emptied; 0: only at the end, or (longer ones) within runs."""
+        total = self.geo.taps * self.tap
+        return self.isa.flush // self.run if self.isa.flush and total > self.isa.flush else 0
+
+    @property
+    def flush_inside(self) -> bool:
+        return 0 < self.isa.flush < self.run
+
+    @cached_property
+    def work(self) -> Work:
+        """Terms for all pixels, and for the outputs of one group."""
+        vectors = self.lanes * self.word / max(w * n for w, n in self.isa.lanes.items())
+        terms = dict.fromkeys(
+            ("steps", "counts", "weights", "inputs", "runs", "run pixels", "tile pixels", "blocks"), 0.0
+        )
+        for r in self.regions:
+            p = self.pixels if r.count >= self.pixels else 1
+            tiles = self.geo.n * self.tiles * -(-r.count // p)
+            runs = tiles * len(r.ky) * (1 if self.adjacent else len(r.kx))
+            steps = tiles * r.taps * self.tap
+            terms["steps"] += steps
+            terms["counts"] += steps * self.blocks * p * vectors
+            terms["weights"] += steps * self.blocks * vectors
+            terms["inputs"] += steps * p
+            terms["runs"] += runs
+            terms["run pixels"] += runs * p
+            terms["tile pixels"] += tiles * p
+            terms["blocks"] += tiles * self.blocks * p
+        return terms
+
+    @cached_property
+    def instructions(self) -> float:
+        """Estimate for `work`, by which tiles are compared."""
+        isa = self.isa
+        prices = {
+            "steps": LOOP,
+            "counts": isa.step,
+            "weights": isa.load_w,
+            "inputs": isa.load_x,
+            "runs": RUN,
+            "run pixels": 1.0,
+            "tile pixels": PIXEL,
+            "blocks": isa.finish,
+        }
+        return sum(prices[term] * n for term, n in self.work.items())
+
+    def in_lanes(self, limits: Array, groups: int) -> Array:
+        """``[tables, tap counts, outputs of all groups]`` in the order in which tiles compare: ``[group, tile, tap
+        count, table, lane]``, flat. Lanes without an output get limits that give zero bits."""
+        tables = limits.shape[0]
+        full = np.full((*limits.shape[:2], groups, self.padded), NEVER, np.int16)
+        if tables == 2:
+            full[1] = ALWAYS
+        full[..., : self.outputs] = limits.reshape(*limits.shape[:2], groups, self.outputs)
+        if self.isa.even_odd:
+            pairs = full.reshape(*full.shape[:3], -1, self.lanes // 2, 2)
+            full = pairs.swapaxes(-1, -2).reshape(full.shape)
+        tiled = full.reshape(*full.shape[:3], self.tiles, self.lanes * self.blocks)
+        return tiled.transpose(2, 3, 1, 0, 4).reshape(-1)
