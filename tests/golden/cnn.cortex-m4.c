@@ -17,11 +17,11 @@ extern "C" {
 
 /* Working memory in bytes, its alignment, and the size of an array for it (never 0). The caller owns it; it holds
  * nothing between two runs. */
-#define CNN_ARENA_BYTES 1272
+#define CNN_ARENA_BYTES 3440
 #define CNN_ARENA_ALIGN 4
-#define CNN_ARENA_SIZE 1272
+#define CNN_ARENA_SIZE 3440
 /* Bytes of constants, in flash. */
-#define CNN_WEIGHTS_BYTES 10730
+#define CNN_WEIGHTS_BYTES 10093
 
 /* Put before the definition of the arena; override to place it in a section. */
 #ifndef CNN_ARENA_ATTR
@@ -86,10 +86,14 @@ int cnn_run_hooked(void *arena, const cnn_input_t *in, cnn_output_t *out, cnn_ho
 
 extern const uint8_t cnn_conv2d_w[108];
 extern const float cnn_conv2d_t[32];
-extern const uint32_t cnn_conv2d_1_w[297];
-extern const int16_t cnn_conv2d_1_t[33];
-extern const uint32_t cnn_conv2d_2_w[1152];
-extern const int16_t cnn_conv2d_2_t[64];
+extern const uint32_t cnn_conv2d_1_w[396];
+extern const uint32_t cnn_conv2d_1_limits[33];
+extern const uint32_t cnn_conv2d_1_edges[57];
+extern const uint8_t cnn_conv2d_1_edge_of[4];
+extern const uint32_t cnn_conv2d_2_w[768];
+extern const uint32_t cnn_conv2d_2_limits[64];
+extern const uint32_t cnn_conv2d_2_edges[19];
+extern const uint8_t cnn_conv2d_2_edge_of[1];
 extern const uint32_t cnn_conv2d_3_w[512];
 extern const int16_t cnn_conv2d_3_t_low[64];
 extern const int16_t cnn_conv2d_3_t_high[64];
@@ -101,6 +105,135 @@ extern const float cnn_conv2d_5_bias[10];
 
 BITC_STATIC_ASSERT(cnn_input_image, sizeof(((cnn_input_t *)0)->image) == 1200);
 BITC_STATIC_ASSERT(cnn_output_probabilities, sizeof(((cnn_output_t *)0)->probabilities) == 40);
+
+#if defined(__GNUC__)
+/* A value that the compiler knows nothing about, and an end to what it knows about memory. */
+#define BITC_HIDE(v) __asm__ volatile("" : "+r"(v) : : "memory")
+#define BITC_CALLED __attribute__((noinline))
+#else
+#define BITC_HIDE(v) (void)0
+#define BITC_CALLED
+#endif
+
+/* Full adder, bit by bit: *sum + b + c = 2 * carry + *sum. Five operations, six where each overwrites an operand. */
+BITC_INLINE uint32_t bitc_full(uint32_t *sum, uint32_t b, uint32_t c) {
+#if defined(__GNUC__) && defined(__thumb2__)
+    uint32_t u;
+    __asm__ volatile(
+        "eor %2, %2, %1\n\teor %3, %0, %1\n\teor %0, %0, %2\n\tand %3, %3, %2\n\teor %1, %1, %3"
+        : "+r"(*sum), "+r"(b), "+r"(c), "=&r"(u));
+    return b;
+#elif defined(__GNUC__) && defined(__thumb__)
+    uint32_t u;
+    __asm__ volatile(
+        ".syntax unified\n\teors %2, %1\n\tmovs %3, %0\n\teors %3, %1\n\teors %0, %2\n\tands %3, %2\n\teors %1, %3"
+        : "+l"(*sum), "+l"(b), "+l"(c), "=&l"(u)
+        :
+        : "cc");
+    return b;
+#else
+    const uint32_t d = b ^ c;
+    const uint32_t u = *sum ^ b;
+    *sum ^= d;
+    return b ^ (u & d);
+#endif
+}
+
+/* Words of group number i of those at `group`, for the pattern number `at` in the word `patterns`. */
+#if defined(__GNUC__) && defined(__thumb2__)
+#define BITC_LOOKUP(group, i, patterns, at, s0, s1)                                                 \
+do {                                                                                            \
+    const uint32_t *entry_;                                                                     \
+    __asm__ volatile("ubfx %0, %1, %2, #3" : "=r"(entry_) : "r"(patterns), "i"(3 * (at)));      \
+    __asm__ volatile("add %0, %1, %0, lsl #3" : "+r"(entry_) : "r"(group));                     \
+    __asm__ volatile("ldrd %0, %1, [%2, %3]" : "=&r"(s0), "=r"(s1) : "r"(entry_), "i"(64 * (i))); \
+} while (0)
+#else
+#define BITC_LOOKUP(group, i, patterns, at, s0, s1)                                       \
+do {                                                                                  \
+    const uint32_t *entry_ = (group) + 16 * (i) + 2 * ((patterns) >> (3 * (at)) & 7); \
+    s0 = entry_[0];                                                                   \
+    s1 = entry_[1];                                                                   \
+} while (0)
+#endif
+
+BITC_INLINE uint32_t bitc_half(uint32_t *sum, uint32_t b) {
+    const uint32_t carry = *sum & b;
+    *sum ^= b;
+    return carry;
+}
+
+/* Two of three, bit by bit. */
+BITC_INLINE uint32_t bitc_most(uint32_t a, uint32_t b, uint32_t c) {
+    return b ^ ((a ^ b) & (b ^ c));
+}
+
+/* Bit i of the word pointed to, if bits, as all ones or all zeros. */
+BITC_INLINE uint32_t bitc_spread(uint32_t v, int bit) {
+    return 0u - ((v >> bit) & 1u);
+}
+
+#define BITC_SWAP(a, b, by, mask)                        \
+do {                                                 \
+    const uint32_t change = ((a >> by) ^ b) & mask;  \
+    b ^= change;                                     \
+    a ^= change << by;                               \
+} while (0)
+
+/* Transpose 32 words of 32 bits: bit i of word j becomes bit j of word i. */
+static BITC_CALLED void bitc_transpose(uint32_t *m) {
+    for (int i = 0; i < 8; i++) {
+        uint32_t a = m[i];
+        uint32_t b = m[i + 8];
+        uint32_t c = m[i + 16];
+        uint32_t d = m[i + 24];
+        BITC_SWAP(a, c, 16, 0x0000FFFFu);
+        BITC_SWAP(b, d, 16, 0x0000FFFFu);
+        BITC_SWAP(a, b, 8, 0x00FF00FFu);
+        BITC_SWAP(c, d, 8, 0x00FF00FFu);
+        m[i] = a;
+        m[i + 8] = b;
+        m[i + 16] = c;
+        m[i + 24] = d;
+    }
+    for (uint32_t *p = m; p < m + 32; p += 8) {
+        for (int i = 0; i < 4; i++) {
+            BITC_SWAP(p[i], p[i + 4], 4, 0x0F0F0F0Fu);
+        }
+        for (int i = 0; i < 8; i += 4) {
+            BITC_SWAP(p[i], p[i + 2], 2, 0x33333333u);
+            BITC_SWAP(p[i + 1], p[i + 3], 2, 0x33333333u);
+        }
+        for (int i = 0; i < 8; i += 2) {
+            BITC_SWAP(p[i], p[i + 1], 1, 0x55555555u);
+        }
+    }
+}
+
+/* The tables of three channels: word 2 * i + j of `t` is plane j of popcount({a, b, c} ^ i), 0 in lanes not in `valid`. */
+BITC_INLINE void bitc_patterns(uint32_t a, uint32_t b, uint32_t c, uint32_t valid, uint32_t *t) {
+    const uint32_t even = a ^ b ^ c;
+    const uint32_t m0 = bitc_most(a, b, c);
+    const uint32_t m1 = bitc_most(~a, b, c);
+    const uint32_t m2 = bitc_most(a, ~b, c);
+    const uint32_t m4 = bitc_most(a, b, ~c);
+    t[0] = even & valid;
+    t[1] = m0 & valid;
+    t[2] = ~even & valid;
+    t[3] = m1 & valid;
+    t[4] = ~even & valid;
+    t[5] = m2 & valid;
+    t[6] = even & valid;
+    t[7] = ~m4 & valid;
+    t[8] = ~even & valid;
+    t[9] = m4 & valid;
+    t[10] = even & valid;
+    t[11] = ~m2 & valid;
+    t[12] = even & valid;
+    t[13] = ~m1 & valid;
+    t[14] = ~even & valid;
+    t[15] = ~m0 & valid;
+}
 
 /* Number of ones in each byte. */
 BITC_INLINE uint32_t bitc_popcount_bytes(uint32_t v) {
@@ -215,6 +348,11 @@ BITC_INLINE void bitc_dot32_masked(const uint32_t *a, const uint32_t *m, const u
     pop[0] = bitc_count_masked(a, m, w, n);
 }
 
+/* w: the sign words of an output's trits, then their nonzero words. */
+BITC_INLINE void bitc_dot32_tern(const uint32_t *a, const uint32_t *w, int n, uint32_t *pop) {
+    pop[0] = bitc_count_masked(a, w + n, w, n);
+}
+
 static void conv_dense_0(
     uint32_t *restrict y,
     const float *restrict x,
@@ -268,75 +406,348 @@ static void conv_dense_0(
     }
 }
 
-static void conv_bits_0(
+static void conv_sliced_0(
     uint32_t *restrict y,
     const uint32_t *restrict x,
     const uint32_t *restrict w,
-    const int16_t *restrict t,
-    uint32_t *patch,
-    uint32_t *mask) {
-    for (int oy = 0; oy < 10; oy++) {
-        const int iy = oy * 1 - 1;
-        for (int ox = 0; ox < 10; ox++) {
-            const int ix = ox * 1 - 1;
-            const int inside = iy >= 0 && iy + 2 < 10 && ix >= 0 && ix + 2 < 10;
-            const uint32_t *weights = w;
-            uint32_t bits = 0;
-            int32_t valid = 288;
-            if (inside) {
-                bitc_u32 *p = (bitc_u32 *)patch;
-                for (int ky = 0; ky < 3; ky++) {
-                    const bitc_u32 *row = (const bitc_u32 *)x + ((iy + ky * 1) * 10 + ix) * 1;
-                    for (int i = 0; i < 3; i++) {
-                        *p++ = row[i];
-                    }
+    const uint32_t *restrict limits,
+    const uint32_t *restrict edges,
+    const uint8_t *restrict edge_of,
+    uint32_t *table,
+    uint32_t *lane) {
+    for (int seg = 0; seg < 1; seg++) {
+        for (int oy = 0; oy < 4; oy++) {
+            /* Tables of rows that the last row of outputs had too move to the front. */
+            const int first = oy ? 2 : 0;
+            if (oy) {
+                for (int i = 0; i < 352; i++) {
+                    table[0 + i] = table[176 + i];
                 }
-            } else {
-                bitc_u32 *p = (bitc_u32 *)patch;
-                bitc_u32 *m = (bitc_u32 *)mask;
-                for (int i = 0; i < 9; i++) {
-                    patch[i] = 0;
-                    mask[i] = 0;
-                }
-                valid = 0;
-                for (int ky = 0; ky < 3; ky++) {
-                    for (int kx = 0; kx < 3; kx++) {
-                        const int yy = iy + ky * 1;
-                        const int xx = ix + kx * 1;
-                        if (yy >= 0 && yy < 10 && xx >= 0 && xx < 10) {
-                            const bitc_u32 *row = (const bitc_u32 *)x + (yy * 10 + xx) * 1;
-                            for (int i = 0; i < 1; i++) {
-                                p[i] = row[i];
-                                m[i] = (bitc_u32)~(bitc_u32)0;
+            }
+            for (int ky = first; ky < 3; ky++) {
+                {
+                    uint32_t *to = table + (0 + ky) * 176;
+                    uint32_t valid = 0;
+                    for (int i = 0; i < 32; i++) {
+                        const int strip = i / 10;
+                        const int row = (oy + strip * 4) * 1 + ky * 1 - 1;
+                        const int column = (seg * 10 - 0 + i % 10) * 1 + 0;
+                        if (strip < 3 && row >= 0 && row < 10 && column >= 0 && column < 10) {
+                            const uint32_t *from = x + (row * 10 + column) * 1;
+                            valid |= (uint32_t)1 << i;
+                            for (int block = 0; block < 1; block++) {
+                                lane[block * 32 + i] = from[block];
                             }
-                            valid += 32;
+                        } else {
+                            for (int block = 0; block < 1; block++) {
+                                lane[block * 32 + i] = 0;
+                            }
                         }
-                        p += 1;
-                        m += 1;
+                    }
+                    for (int block = 0; block < 1; block++) {
+                        bitc_transpose(lane + block * 32);
+                    }
+                    for (int i = 0; i < 10; i++) {
+                        bitc_patterns(lane[3 * i], lane[3 * i + 1], lane[3 * i + 2], valid, to + 16 * i);
+                    }
+                    bitc_patterns(lane[30], lane[31], 0, valid, to + 160);
+                }
+            }
+
+            const uint32_t *edge = edges + 19 * edge_of[seg * 4 + oy];
+            const uint32_t *weights = w;
+            for (int block = 0; block < 2; block++) {
+                const int count = 33 - block * 32 < 32 ? 33 - block * 32 : 32;
+                for (int o = 0; o < count; o++) {
+                    uint32_t p0 = edge[0];
+                    uint32_t p1 = edge[1];
+                    uint32_t p2 = edge[2];
+                    uint32_t p3 = edge[3];
+                    uint32_t p4 = edge[4];
+                    uint32_t p5 = edge[5];
+                    uint32_t p6 = edge[6];
+                    uint32_t p7 = edge[7];
+                    uint32_t p8 = edge[8];
+                    uint32_t b0 = 0;
+                    uint32_t b1 = 0;
+                    uint32_t b2 = 0;
+                    uint32_t b3 = 0;
+                    uint32_t b4 = 0;
+                    uint32_t b5 = 0;
+                    uint32_t b6 = 0;
+                    uint32_t b7 = 0;
+                    uint32_t b8 = 0;
+                    const uint32_t *group = table + 0;
+                    for (int column = 0; column < 3; column++) {
+                        uint32_t patterns;
+                        for (const uint32_t *end = group + 320; group < end; group += 160) {
+                            BITC_HIDE(group);
+                            patterns = *weights++;
+                            uint32_t s0_0;
+                            uint32_t s0_1;
+                            BITC_LOOKUP(group, 0, patterns, 0, s0_0, s0_1);
+                            uint32_t s1_0;
+                            uint32_t s1_1;
+                            BITC_LOOKUP(group, 1, patterns, 1, s1_0, s1_1);
+                            const uint32_t k0 = bitc_full(&p0, s0_0, s1_0);
+                            const uint32_t k1 = bitc_full(&p1, s0_1, k0);
+                            uint32_t s2_0;
+                            uint32_t s2_1;
+                            BITC_LOOKUP(group, 2, patterns, 2, s2_0, s2_1);
+                            const uint32_t k2 = bitc_full(&p1, s1_1, s2_1);
+                            const uint32_t k3 = bitc_full(&p2, k1, k2);
+                            uint32_t s3_0;
+                            uint32_t s3_1;
+                            BITC_LOOKUP(group, 3, patterns, 3, s3_0, s3_1);
+                            const uint32_t k4 = bitc_full(&p0, s2_0, s3_0);
+                            const uint32_t k5 = bitc_full(&p1, k4, s3_1);
+                            uint32_t s4_0;
+                            uint32_t s4_1;
+                            BITC_LOOKUP(group, 4, patterns, 4, s4_0, s4_1);
+                            uint32_t s5_0;
+                            uint32_t s5_1;
+                            BITC_LOOKUP(group, 5, patterns, 5, s5_0, s5_1);
+                            const uint32_t k6 = bitc_full(&p0, s4_0, s5_0);
+                            const uint32_t k7 = bitc_full(&p1, s4_1, k6);
+                            const uint32_t k8 = bitc_full(&p2, k5, k7);
+                            const uint32_t k9 = bitc_full(&p3, k3, k8);
+                            uint32_t s6_0;
+                            uint32_t s6_1;
+                            BITC_LOOKUP(group, 6, patterns, 6, s6_0, s6_1);
+                            const uint32_t k10 = bitc_full(&p1, s5_1, s6_1);
+                            uint32_t s7_0;
+                            uint32_t s7_1;
+                            BITC_LOOKUP(group, 7, patterns, 7, s7_0, s7_1);
+                            const uint32_t k11 = bitc_full(&p0, s6_0, s7_0);
+                            const uint32_t k12 = bitc_full(&p1, k11, s7_1);
+                            const uint32_t k13 = bitc_full(&p2, k10, k12);
+                            uint32_t s8_0;
+                            uint32_t s8_1;
+                            BITC_LOOKUP(group, 8, patterns, 8, s8_0, s8_1);
+                            uint32_t s9_0;
+                            uint32_t s9_1;
+                            BITC_LOOKUP(group, 9, patterns, 9, s9_0, s9_1);
+                            const uint32_t k14 = bitc_full(&p0, s8_0, s9_0);
+                            const uint32_t k15 = bitc_full(&p1, s8_1, k14);
+                            group += 160;
+                            BITC_HIDE(group);
+                            patterns = *weights++;
+                            uint32_t s10_0;
+                            uint32_t s10_1;
+                            BITC_LOOKUP(group, 0, patterns, 0, s10_0, s10_1);
+                            const uint32_t k16 = bitc_full(&p1, s9_1, s10_1);
+                            const uint32_t k17 = bitc_full(&p2, k15, k16);
+                            const uint32_t k18 = bitc_full(&p3, k13, k17);
+                            const uint32_t k19 = bitc_full(&p4, k9, k18);
+                            uint32_t s11_0;
+                            uint32_t s11_1;
+                            BITC_LOOKUP(group, 1, patterns, 1, s11_0, s11_1);
+                            const uint32_t k20 = bitc_full(&p0, s10_0, s11_0);
+                            const uint32_t k21 = bitc_full(&p1, k20, s11_1);
+                            uint32_t s12_0;
+                            uint32_t s12_1;
+                            BITC_LOOKUP(group, 2, patterns, 2, s12_0, s12_1);
+                            uint32_t s13_0;
+                            uint32_t s13_1;
+                            BITC_LOOKUP(group, 3, patterns, 3, s13_0, s13_1);
+                            const uint32_t k22 = bitc_full(&p0, s12_0, s13_0);
+                            const uint32_t k23 = bitc_full(&p1, s12_1, k22);
+                            const uint32_t k24 = bitc_full(&p2, k21, k23);
+                            uint32_t s14_0;
+                            uint32_t s14_1;
+                            BITC_LOOKUP(group, 4, patterns, 4, s14_0, s14_1);
+                            const uint32_t k25 = bitc_full(&p1, s13_1, s14_1);
+                            uint32_t s15_0;
+                            uint32_t s15_1;
+                            BITC_LOOKUP(group, 5, patterns, 5, s15_0, s15_1);
+                            const uint32_t k26 = bitc_full(&p0, s14_0, s15_0);
+                            const uint32_t k27 = bitc_full(&p1, k26, s15_1);
+                            const uint32_t k28 = bitc_full(&p2, k25, k27);
+                            const uint32_t k29 = bitc_full(&p3, k24, k28);
+                            uint32_t s16_0;
+                            uint32_t s16_1;
+                            BITC_LOOKUP(group, 6, patterns, 6, s16_0, s16_1);
+                            uint32_t s17_0;
+                            uint32_t s17_1;
+                            BITC_LOOKUP(group, 7, patterns, 7, s17_0, s17_1);
+                            const uint32_t k30 = bitc_full(&p0, s16_0, s17_0);
+                            const uint32_t k31 = bitc_full(&p1, s16_1, k30);
+                            uint32_t s18_0;
+                            uint32_t s18_1;
+                            BITC_LOOKUP(group, 8, patterns, 8, s18_0, s18_1);
+                            const uint32_t k32 = bitc_full(&p1, s17_1, s18_1);
+                            const uint32_t k33 = bitc_full(&p2, k31, k32);
+                            uint32_t s19_0;
+                            uint32_t s19_1;
+                            BITC_LOOKUP(group, 9, patterns, 9, s19_0, s19_1);
+                            const uint32_t k34 = bitc_full(&p0, s18_0, s19_0);
+                            const uint32_t k35 = bitc_full(&p1, k34, s19_1);
+                            const uint32_t k36 = bitc_half(&p2, k35);
+                            const uint32_t k37 = bitc_full(&p3, k33, k36);
+                            const uint32_t k38 = bitc_full(&p4, k29, k37);
+                            const uint32_t k39 = bitc_full(&p5, k19, k38);
+                            const uint32_t k40 = bitc_half(&p6, k39);
+                            const uint32_t k41 = bitc_half(&p7, k40);
+                            p8 ^= k41;
+                        }
+                        {
+                            patterns = *weights++;
+                            uint32_t s0_0;
+                            uint32_t s0_1;
+                            BITC_LOOKUP(group, 0, patterns, 0, s0_0, s0_1);
+                            uint32_t s1_0;
+                            uint32_t s1_1;
+                            BITC_LOOKUP(group, 1, patterns, 1, s1_0, s1_1);
+                            const uint32_t k0 = bitc_full(&p0, s0_0, s1_0);
+                            const uint32_t k1 = bitc_full(&p1, s0_1, k0);
+                            uint32_t s2_0;
+                            uint32_t s2_1;
+                            BITC_LOOKUP(group, 2, patterns, 2, s2_0, s2_1);
+                            const uint32_t k2 = bitc_full(&p1, s1_1, s2_1);
+                            const uint32_t k3 = bitc_full(&p2, k1, k2);
+                            uint32_t s3_0;
+                            uint32_t s3_1;
+                            BITC_LOOKUP(group, 3, patterns, 3, s3_0, s3_1);
+                            const uint32_t k4 = bitc_full(&p0, s2_0, s3_0);
+                            const uint32_t k5 = bitc_full(&p1, k4, s3_1);
+                            uint32_t s4_0;
+                            uint32_t s4_1;
+                            BITC_LOOKUP(group, 4, patterns, 4, s4_0, s4_1);
+                            uint32_t s5_0;
+                            uint32_t s5_1;
+                            BITC_LOOKUP(group, 5, patterns, 5, s5_0, s5_1);
+                            const uint32_t k6 = bitc_full(&p0, s4_0, s5_0);
+                            const uint32_t k7 = bitc_full(&p1, s4_1, k6);
+                            const uint32_t k8 = bitc_full(&p2, k5, k7);
+                            const uint32_t k9 = bitc_full(&p3, k3, k8);
+                            uint32_t s6_0;
+                            uint32_t s6_1;
+                            BITC_LOOKUP(group, 6, patterns, 6, s6_0, s6_1);
+                            const uint32_t k10 = bitc_full(&p1, s5_1, s6_1);
+                            uint32_t s7_0;
+                            uint32_t s7_1;
+                            BITC_LOOKUP(group, 7, patterns, 7, s7_0, s7_1);
+                            const uint32_t k11 = bitc_full(&p0, s6_0, s7_0);
+                            const uint32_t k12 = bitc_full(&p1, k11, s7_1);
+                            const uint32_t k13 = bitc_full(&p2, k10, k12);
+                            uint32_t s8_0;
+                            uint32_t s8_1;
+                            BITC_LOOKUP(group, 8, patterns, 8, s8_0, s8_1);
+                            uint32_t s9_0;
+                            uint32_t s9_1;
+                            BITC_LOOKUP(group, 9, patterns, 9, s9_0, s9_1);
+                            const uint32_t k14 = bitc_full(&p0, s8_0, s9_0);
+                            const uint32_t k15 = bitc_full(&p1, s8_1, k14);
+                            group += 160;
+                            BITC_HIDE(group);
+                            patterns = *weights++;
+                            uint32_t s10_0;
+                            uint32_t s10_1;
+                            BITC_LOOKUP(group, 0, patterns, 0, s10_0, s10_1);
+                            const uint32_t k16 = bitc_full(&p1, s9_1, s10_1);
+                            const uint32_t k17 = bitc_full(&p2, k15, k16);
+                            const uint32_t k18 = bitc_full(&p3, k13, k17);
+                            const uint32_t k19 = bitc_full(&p4, k9, k18);
+                            uint32_t s11_0;
+                            uint32_t s11_1;
+                            BITC_LOOKUP(group, 1, patterns, 1, s11_0, s11_1);
+                            const uint32_t k20 = bitc_full(&p0, s10_0, s11_0);
+                            const uint32_t k21 = bitc_full(&p1, k20, s11_1);
+                            uint32_t s12_0;
+                            uint32_t s12_1;
+                            BITC_LOOKUP(group, 2, patterns, 2, s12_0, s12_1);
+                            const uint32_t k22 = bitc_half(&p0, s12_0);
+                            const uint32_t k23 = bitc_full(&p1, s12_1, k22);
+                            const uint32_t k24 = bitc_full(&p2, k21, k23);
+                            const uint32_t k25 = bitc_half(&p3, k24);
+                            const uint32_t k26 = bitc_half(&p4, k25);
+                            const uint32_t k27 = bitc_full(&p5, k19, k26);
+                            const uint32_t k28 = bitc_half(&p6, k27);
+                            const uint32_t k29 = bitc_half(&p7, k28);
+                            p8 ^= k29;
+                        }
+                        if (column == 0) {
+                            p0 = (p0 << 1 & 1072692222u) | edge[9];
+                            p1 = (p1 << 1 & 1072692222u) | edge[10];
+                            p2 = (p2 << 1 & 1072692222u) | edge[11];
+                            p3 = (p3 << 1 & 1072692222u) | edge[12];
+                            p4 = (p4 << 1 & 1072692222u) | edge[13];
+                            p5 = (p5 << 1 & 1072692222u) | edge[14];
+                            p6 = (p6 << 1 & 1072692222u) | edge[15];
+                            p7 = (p7 << 1 & 1072692222u) | edge[16];
+                            p8 = (p8 << 1 & 1072692222u) | edge[17];
+                            group = table + 0;
+                        } else if (column == 1) {
+                            b0 = p0;
+                            p0 = 0;
+                            b1 = p1;
+                            p1 = 0;
+                            b2 = p2;
+                            p2 = 0;
+                            b3 = p3;
+                            p3 = 0;
+                            b4 = p4;
+                            p4 = 0;
+                            b5 = p5;
+                            p5 = 0;
+                            b6 = p6;
+                            p6 = 0;
+                            b7 = p7;
+                            p7 = 0;
+                            b8 = p8;
+                            p8 = 0;
+                            group = table + 0;
+                        } else {
+                            p0 = p0 >> 1 & 536346111u;
+                            p1 = p1 >> 1 & 536346111u;
+                            p2 = p2 >> 1 & 536346111u;
+                            p3 = p3 >> 1 & 536346111u;
+                            p4 = p4 >> 1 & 536346111u;
+                            p5 = p5 >> 1 & 536346111u;
+                            p6 = p6 >> 1 & 536346111u;
+                            p7 = p7 >> 1 & 536346111u;
+                            p8 = p8 >> 1 & 536346111u;
+                        }
+                    }
+                    const uint32_t limit = limits[block * 32 + o];
+                    uint32_t low = 0;
+                    uint32_t carry = 0;
+                    carry = bitc_full(&p0, b0, carry);
+                    low = bitc_most(p0, low, bitc_spread(limit, 0));
+                    carry = bitc_full(&p1, b1, carry);
+                    low = bitc_most(p1, low, bitc_spread(limit, 1));
+                    carry = bitc_full(&p2, b2, carry);
+                    low = bitc_most(p2, low, bitc_spread(limit, 2));
+                    carry = bitc_full(&p3, b3, carry);
+                    low = bitc_most(p3, low, bitc_spread(limit, 3));
+                    carry = bitc_full(&p4, b4, carry);
+                    low = bitc_most(p4, low, bitc_spread(limit, 4));
+                    carry = bitc_full(&p5, b5, carry);
+                    low = bitc_most(p5, low, bitc_spread(limit, 5));
+                    carry = bitc_full(&p6, b6, carry);
+                    low = bitc_most(p6, low, bitc_spread(limit, 6));
+                    carry = bitc_full(&p7, b7, carry);
+                    low = bitc_most(p7, low, bitc_spread(limit, 7));
+                    carry = bitc_full(&p8, b8, carry);
+                    low = bitc_most(p8, low, bitc_spread(limit, 8));
+                    BITC_HIDE(low); /* the look-ups are done before the tables change */
+                    lane[o] = low;
+                }
+                for (int o = count; o < 32; o++) {
+                    lane[o] = 0;
+                }
+                bitc_transpose(lane);
+                for (int strip = 0; strip < 3; strip++) {
+                    const int row = oy + strip * 4;
+                    if (row < 10) {
+                        for (int i = 0; i < 10 && seg * 10 + i < 10; i++) {
+                            uint32_t *to = y + (row * 10 + seg * 10 + i) * 2;
+                            const uint32_t bits = lane[strip * 10 + 0 + i];
+                            to[block] = bits;
+                        }
                     }
                 }
             }
-            for (int block = 0; block < 33; block += 1) {
-                uint32_t pop[1];
-                if (inside) {
-                    bitc_dot32(patch, weights, 9, pop);
-                } else {
-                    bitc_dot32_masked(patch, mask, weights, 9, pop);
-                }
-                weights += 9;
-                for (int j = 0; j < 1; j++) {
-                    const int o = block + j;
-                    const int32_t acc = valid - 2 * (int32_t)pop[j];
-                    const uint32_t low = acc < t[o];
-                    bits |= low << (o % 32);
-                    if (o % 32 == 31) {
-                        y[o / 32] = bits;
-                        bits = 0;
-                    }
-                }
-            }
-            y[1] = bits;
-            y += 2;
         }
     }
 }
@@ -361,80 +772,352 @@ static void max_pool_0(uint32_t *restrict y, const uint32_t *restrict x) {
     }
 }
 
-static void conv_bits_1(
+static void conv_sliced_1(
     uint32_t *restrict y,
     const uint32_t *restrict x,
     const uint32_t *restrict w,
-    const int16_t *restrict t,
-    uint32_t *patch,
-    uint32_t *mask) {
-    for (int oy = 0; oy < 5; oy++) {
-        const int iy = oy * 1 - 1;
-        for (int ox = 0; ox < 5; ox++) {
-            const int ix = ox * 1 - 1;
-            const int inside = iy >= 0 && iy + 2 < 5 && ix >= 0 && ix + 2 < 5;
-            const uint32_t *weights = w;
-            uint32_t bits = 0;
-            int32_t valid = 297;
-            if (inside) {
-                bitc_u32 *p = (bitc_u32 *)patch;
-                for (int ky = 0; ky < 3; ky++) {
-                    const bitc_u32 *row = (const bitc_u32 *)x + ((iy + ky * 1) * 5 + ix) * 2;
-                    for (int i = 0; i < 6; i++) {
-                        *p++ = row[i];
-                    }
-                }
-            } else {
-                bitc_u32 *p = (bitc_u32 *)patch;
-                bitc_u32 *m = (bitc_u32 *)mask;
-                for (int i = 0; i < 18; i++) {
-                    patch[i] = 0;
-                    mask[i] = 0;
-                }
-                valid = 0;
-                for (int ky = 0; ky < 3; ky++) {
-                    for (int kx = 0; kx < 3; kx++) {
-                        const int yy = iy + ky * 1;
-                        const int xx = ix + kx * 1;
-                        if (yy >= 0 && yy < 5 && xx >= 0 && xx < 5) {
-                            const bitc_u32 *row = (const bitc_u32 *)x + (yy * 5 + xx) * 2;
-                            for (int i = 0; i < 2; i++) {
-                                p[i] = row[i];
-                                m[i] = (bitc_u32)~(bitc_u32)0;
-                            }
-                            valid += 33;
-                        }
-                        p += 2;
-                        m += 2;
-                    }
+    const uint32_t *restrict limits,
+    const uint32_t *restrict edges,
+    const uint8_t *restrict edge_of,
+    uint32_t *table,
+    uint32_t *lane) {
+    for (int seg = 0; seg < 1; seg++) {
+        for (int oy = 0; oy < 1; oy++) {
+            /* Tables of rows that the last row of outputs had too move to the front. */
+            const int first = oy ? 2 : 0;
+            if (oy) {
+                for (int i = 0; i < 352; i++) {
+                    table[0 + i] = table[176 + i];
                 }
             }
-            for (int block = 0; block < 64; block += 1) {
-                uint32_t pop[1];
-                if (inside) {
-                    bitc_dot32(patch, weights, 18, pop);
-                } else {
-                    bitc_dot32_masked(patch, mask, weights, 18, pop);
-                }
-                weights += 18;
-                for (int j = 0; j < 1; j++) {
-                    const int o = block + j;
-                    const int32_t acc = valid - 2 * (int32_t)pop[j];
-                    const uint32_t low = acc < t[o];
-                    bits |= low << (o % 32);
-                    if (o % 32 == 31) {
-                        y[o / 32] = bits;
-                        bits = 0;
+            for (int ky = first; ky < 3; ky++) {
+                {
+                    uint32_t *to = table + (0 + ky) * 176;
+                    uint32_t valid = 0;
+                    for (int i = 0; i < 32; i++) {
+                        const int strip = i / 5;
+                        const int row = (oy + strip * 1) * 1 + ky * 1 - 1;
+                        const int column = (seg * 5 - 0 + i % 5) * 1 + 0;
+                        if (strip < 5 && row >= 0 && row < 5 && column >= 0 && column < 5) {
+                            const uint32_t *from = x + (row * 5 + column) * 2;
+                            valid |= (uint32_t)1 << i;
+                            for (int block = 0; block < 2; block++) {
+                                lane[block * 32 + i] = from[block];
+                            }
+                        } else {
+                            for (int block = 0; block < 2; block++) {
+                                lane[block * 32 + i] = 0;
+                            }
+                        }
+                    }
+                    for (int block = 0; block < 2; block++) {
+                        bitc_transpose(lane + block * 32);
+                    }
+                    for (int i = 0; i < 11; i++) {
+                        bitc_patterns(lane[3 * i], lane[3 * i + 1], lane[3 * i + 2], valid, to + 16 * i);
                     }
                 }
             }
 
-            y += 2;
+            const uint32_t *edge = edges + 19 * edge_of[seg * 1 + oy];
+            const uint32_t *weights = w;
+            for (int block = 0; block < 2; block++) {
+                const int count = 64 - block * 32 < 32 ? 64 - block * 32 : 32;
+                for (int o = 0; o < count; o++) {
+                    uint32_t p0 = edge[0];
+                    uint32_t p1 = edge[1];
+                    uint32_t p2 = edge[2];
+                    uint32_t p3 = edge[3];
+                    uint32_t p4 = edge[4];
+                    uint32_t p5 = edge[5];
+                    uint32_t p6 = edge[6];
+                    uint32_t p7 = edge[7];
+                    uint32_t p8 = edge[8];
+                    uint32_t b0 = 0;
+                    uint32_t b1 = 0;
+                    uint32_t b2 = 0;
+                    uint32_t b3 = 0;
+                    uint32_t b4 = 0;
+                    uint32_t b5 = 0;
+                    uint32_t b6 = 0;
+                    uint32_t b7 = 0;
+                    uint32_t b8 = 0;
+                    const uint32_t *group = table + 0;
+                    for (int column = 0; column < 3; column++) {
+                        uint32_t patterns;
+                        for (const uint32_t *end = group + 320; group < end; group += 160) {
+                            BITC_HIDE(group);
+                            patterns = *weights++;
+                            uint32_t s0_0;
+                            uint32_t s0_1;
+                            BITC_LOOKUP(group, 0, patterns, 0, s0_0, s0_1);
+                            uint32_t s1_0;
+                            uint32_t s1_1;
+                            BITC_LOOKUP(group, 1, patterns, 1, s1_0, s1_1);
+                            const uint32_t k0 = bitc_full(&p0, s0_0, s1_0);
+                            const uint32_t k1 = bitc_full(&p1, s0_1, k0);
+                            uint32_t s2_0;
+                            uint32_t s2_1;
+                            BITC_LOOKUP(group, 2, patterns, 2, s2_0, s2_1);
+                            const uint32_t k2 = bitc_full(&p1, s1_1, s2_1);
+                            const uint32_t k3 = bitc_full(&p2, k1, k2);
+                            uint32_t s3_0;
+                            uint32_t s3_1;
+                            BITC_LOOKUP(group, 3, patterns, 3, s3_0, s3_1);
+                            const uint32_t k4 = bitc_full(&p0, s2_0, s3_0);
+                            const uint32_t k5 = bitc_full(&p1, k4, s3_1);
+                            uint32_t s4_0;
+                            uint32_t s4_1;
+                            BITC_LOOKUP(group, 4, patterns, 4, s4_0, s4_1);
+                            uint32_t s5_0;
+                            uint32_t s5_1;
+                            BITC_LOOKUP(group, 5, patterns, 5, s5_0, s5_1);
+                            const uint32_t k6 = bitc_full(&p0, s4_0, s5_0);
+                            const uint32_t k7 = bitc_full(&p1, s4_1, k6);
+                            const uint32_t k8 = bitc_full(&p2, k5, k7);
+                            const uint32_t k9 = bitc_full(&p3, k3, k8);
+                            uint32_t s6_0;
+                            uint32_t s6_1;
+                            BITC_LOOKUP(group, 6, patterns, 6, s6_0, s6_1);
+                            const uint32_t k10 = bitc_full(&p1, s5_1, s6_1);
+                            uint32_t s7_0;
+                            uint32_t s7_1;
+                            BITC_LOOKUP(group, 7, patterns, 7, s7_0, s7_1);
+                            const uint32_t k11 = bitc_full(&p0, s6_0, s7_0);
+                            const uint32_t k12 = bitc_full(&p1, k11, s7_1);
+                            const uint32_t k13 = bitc_full(&p2, k10, k12);
+                            uint32_t s8_0;
+                            uint32_t s8_1;
+                            BITC_LOOKUP(group, 8, patterns, 8, s8_0, s8_1);
+                            uint32_t s9_0;
+                            uint32_t s9_1;
+                            BITC_LOOKUP(group, 9, patterns, 9, s9_0, s9_1);
+                            const uint32_t k14 = bitc_full(&p0, s8_0, s9_0);
+                            const uint32_t k15 = bitc_full(&p1, s8_1, k14);
+                            group += 160;
+                            BITC_HIDE(group);
+                            patterns = *weights++;
+                            uint32_t s10_0;
+                            uint32_t s10_1;
+                            BITC_LOOKUP(group, 0, patterns, 0, s10_0, s10_1);
+                            const uint32_t k16 = bitc_full(&p1, s9_1, s10_1);
+                            const uint32_t k17 = bitc_full(&p2, k15, k16);
+                            const uint32_t k18 = bitc_full(&p3, k13, k17);
+                            const uint32_t k19 = bitc_full(&p4, k9, k18);
+                            uint32_t s11_0;
+                            uint32_t s11_1;
+                            BITC_LOOKUP(group, 1, patterns, 1, s11_0, s11_1);
+                            const uint32_t k20 = bitc_full(&p0, s10_0, s11_0);
+                            const uint32_t k21 = bitc_full(&p1, k20, s11_1);
+                            uint32_t s12_0;
+                            uint32_t s12_1;
+                            BITC_LOOKUP(group, 2, patterns, 2, s12_0, s12_1);
+                            uint32_t s13_0;
+                            uint32_t s13_1;
+                            BITC_LOOKUP(group, 3, patterns, 3, s13_0, s13_1);
+                            const uint32_t k22 = bitc_full(&p0, s12_0, s13_0);
+                            const uint32_t k23 = bitc_full(&p1, s12_1, k22);
+                            const uint32_t k24 = bitc_full(&p2, k21, k23);
+                            uint32_t s14_0;
+                            uint32_t s14_1;
+                            BITC_LOOKUP(group, 4, patterns, 4, s14_0, s14_1);
+                            const uint32_t k25 = bitc_full(&p1, s13_1, s14_1);
+                            uint32_t s15_0;
+                            uint32_t s15_1;
+                            BITC_LOOKUP(group, 5, patterns, 5, s15_0, s15_1);
+                            const uint32_t k26 = bitc_full(&p0, s14_0, s15_0);
+                            const uint32_t k27 = bitc_full(&p1, k26, s15_1);
+                            const uint32_t k28 = bitc_full(&p2, k25, k27);
+                            const uint32_t k29 = bitc_full(&p3, k24, k28);
+                            uint32_t s16_0;
+                            uint32_t s16_1;
+                            BITC_LOOKUP(group, 6, patterns, 6, s16_0, s16_1);
+                            uint32_t s17_0;
+                            uint32_t s17_1;
+                            BITC_LOOKUP(group, 7, patterns, 7, s17_0, s17_1);
+                            const uint32_t k30 = bitc_full(&p0, s16_0, s17_0);
+                            const uint32_t k31 = bitc_full(&p1, s16_1, k30);
+                            uint32_t s18_0;
+                            uint32_t s18_1;
+                            BITC_LOOKUP(group, 8, patterns, 8, s18_0, s18_1);
+                            const uint32_t k32 = bitc_full(&p1, s17_1, s18_1);
+                            const uint32_t k33 = bitc_full(&p2, k31, k32);
+                            uint32_t s19_0;
+                            uint32_t s19_1;
+                            BITC_LOOKUP(group, 9, patterns, 9, s19_0, s19_1);
+                            const uint32_t k34 = bitc_full(&p0, s18_0, s19_0);
+                            const uint32_t k35 = bitc_full(&p1, k34, s19_1);
+                            const uint32_t k36 = bitc_half(&p2, k35);
+                            const uint32_t k37 = bitc_full(&p3, k33, k36);
+                            const uint32_t k38 = bitc_full(&p4, k29, k37);
+                            const uint32_t k39 = bitc_full(&p5, k19, k38);
+                            const uint32_t k40 = bitc_half(&p6, k39);
+                            const uint32_t k41 = bitc_half(&p7, k40);
+                            p8 ^= k41;
+                        }
+                        {
+                            patterns = *weights++;
+                            uint32_t s0_0;
+                            uint32_t s0_1;
+                            BITC_LOOKUP(group, 0, patterns, 0, s0_0, s0_1);
+                            uint32_t s1_0;
+                            uint32_t s1_1;
+                            BITC_LOOKUP(group, 1, patterns, 1, s1_0, s1_1);
+                            const uint32_t k0 = bitc_full(&p0, s0_0, s1_0);
+                            const uint32_t k1 = bitc_full(&p1, s0_1, k0);
+                            uint32_t s2_0;
+                            uint32_t s2_1;
+                            BITC_LOOKUP(group, 2, patterns, 2, s2_0, s2_1);
+                            const uint32_t k2 = bitc_full(&p1, s1_1, s2_1);
+                            const uint32_t k3 = bitc_full(&p2, k1, k2);
+                            uint32_t s3_0;
+                            uint32_t s3_1;
+                            BITC_LOOKUP(group, 3, patterns, 3, s3_0, s3_1);
+                            const uint32_t k4 = bitc_full(&p0, s2_0, s3_0);
+                            const uint32_t k5 = bitc_full(&p1, k4, s3_1);
+                            uint32_t s4_0;
+                            uint32_t s4_1;
+                            BITC_LOOKUP(group, 4, patterns, 4, s4_0, s4_1);
+                            uint32_t s5_0;
+                            uint32_t s5_1;
+                            BITC_LOOKUP(group, 5, patterns, 5, s5_0, s5_1);
+                            const uint32_t k6 = bitc_full(&p0, s4_0, s5_0);
+                            const uint32_t k7 = bitc_full(&p1, s4_1, k6);
+                            const uint32_t k8 = bitc_full(&p2, k5, k7);
+                            const uint32_t k9 = bitc_full(&p3, k3, k8);
+                            uint32_t s6_0;
+                            uint32_t s6_1;
+                            BITC_LOOKUP(group, 6, patterns, 6, s6_0, s6_1);
+                            const uint32_t k10 = bitc_full(&p1, s5_1, s6_1);
+                            uint32_t s7_0;
+                            uint32_t s7_1;
+                            BITC_LOOKUP(group, 7, patterns, 7, s7_0, s7_1);
+                            const uint32_t k11 = bitc_full(&p0, s6_0, s7_0);
+                            const uint32_t k12 = bitc_full(&p1, k11, s7_1);
+                            const uint32_t k13 = bitc_full(&p2, k10, k12);
+                            uint32_t s8_0;
+                            uint32_t s8_1;
+                            BITC_LOOKUP(group, 8, patterns, 8, s8_0, s8_1);
+                            uint32_t s9_0;
+                            uint32_t s9_1;
+                            BITC_LOOKUP(group, 9, patterns, 9, s9_0, s9_1);
+                            const uint32_t k14 = bitc_full(&p0, s8_0, s9_0);
+                            const uint32_t k15 = bitc_full(&p1, s8_1, k14);
+                            group += 160;
+                            BITC_HIDE(group);
+                            patterns = *weights++;
+                            uint32_t s10_0;
+                            uint32_t s10_1;
+                            BITC_LOOKUP(group, 0, patterns, 0, s10_0, s10_1);
+                            const uint32_t k16 = bitc_full(&p1, s9_1, s10_1);
+                            const uint32_t k17 = bitc_full(&p2, k15, k16);
+                            const uint32_t k18 = bitc_full(&p3, k13, k17);
+                            const uint32_t k19 = bitc_full(&p4, k9, k18);
+                            uint32_t s11_0;
+                            uint32_t s11_1;
+                            BITC_LOOKUP(group, 1, patterns, 1, s11_0, s11_1);
+                            const uint32_t k20 = bitc_full(&p0, s10_0, s11_0);
+                            const uint32_t k21 = bitc_full(&p1, k20, s11_1);
+                            uint32_t s12_0;
+                            uint32_t s12_1;
+                            BITC_LOOKUP(group, 2, patterns, 2, s12_0, s12_1);
+                            const uint32_t k22 = bitc_half(&p0, s12_0);
+                            const uint32_t k23 = bitc_full(&p1, s12_1, k22);
+                            const uint32_t k24 = bitc_full(&p2, k21, k23);
+                            const uint32_t k25 = bitc_half(&p3, k24);
+                            const uint32_t k26 = bitc_half(&p4, k25);
+                            const uint32_t k27 = bitc_full(&p5, k19, k26);
+                            const uint32_t k28 = bitc_half(&p6, k27);
+                            const uint32_t k29 = bitc_half(&p7, k28);
+                            p8 ^= k29;
+                        }
+                        if (column == 0) {
+                            p0 = (p0 << 1 & 32472030u) | edge[9];
+                            p1 = (p1 << 1 & 32472030u) | edge[10];
+                            p2 = (p2 << 1 & 32472030u) | edge[11];
+                            p3 = (p3 << 1 & 32472030u) | edge[12];
+                            p4 = (p4 << 1 & 32472030u) | edge[13];
+                            p5 = (p5 << 1 & 32472030u) | edge[14];
+                            p6 = (p6 << 1 & 32472030u) | edge[15];
+                            p7 = (p7 << 1 & 32472030u) | edge[16];
+                            p8 = (p8 << 1 & 32472030u) | edge[17];
+                            group = table + 0;
+                        } else if (column == 1) {
+                            b0 = p0;
+                            p0 = 0;
+                            b1 = p1;
+                            p1 = 0;
+                            b2 = p2;
+                            p2 = 0;
+                            b3 = p3;
+                            p3 = 0;
+                            b4 = p4;
+                            p4 = 0;
+                            b5 = p5;
+                            p5 = 0;
+                            b6 = p6;
+                            p6 = 0;
+                            b7 = p7;
+                            p7 = 0;
+                            b8 = p8;
+                            p8 = 0;
+                            group = table + 0;
+                        } else {
+                            p0 = p0 >> 1 & 16236015u;
+                            p1 = p1 >> 1 & 16236015u;
+                            p2 = p2 >> 1 & 16236015u;
+                            p3 = p3 >> 1 & 16236015u;
+                            p4 = p4 >> 1 & 16236015u;
+                            p5 = p5 >> 1 & 16236015u;
+                            p6 = p6 >> 1 & 16236015u;
+                            p7 = p7 >> 1 & 16236015u;
+                            p8 = p8 >> 1 & 16236015u;
+                        }
+                    }
+                    const uint32_t limit = limits[block * 32 + o];
+                    uint32_t low = edge[18] & bitc_spread(limit, 31);
+                    uint32_t carry = 0;
+                    carry = bitc_full(&p0, b0, carry);
+                    low = bitc_most(p0, low, bitc_spread(limit, 0));
+                    carry = bitc_full(&p1, b1, carry);
+                    low = bitc_most(p1, low, bitc_spread(limit, 1));
+                    carry = bitc_full(&p2, b2, carry);
+                    low = bitc_most(p2, low, bitc_spread(limit, 2));
+                    carry = bitc_full(&p3, b3, carry);
+                    low = bitc_most(p3, low, bitc_spread(limit, 3));
+                    carry = bitc_full(&p4, b4, carry);
+                    low = bitc_most(p4, low, bitc_spread(limit, 4));
+                    carry = bitc_full(&p5, b5, carry);
+                    low = bitc_most(p5, low, bitc_spread(limit, 5));
+                    carry = bitc_full(&p6, b6, carry);
+                    low = bitc_most(p6, low, bitc_spread(limit, 6));
+                    carry = bitc_full(&p7, b7, carry);
+                    low = bitc_most(p7, low, bitc_spread(limit, 7));
+                    carry = bitc_full(&p8, b8, carry);
+                    low = bitc_most(p8, low, bitc_spread(limit, 8));
+                    BITC_HIDE(low); /* the look-ups are done before the tables change */
+                    lane[o] = low;
+                }
+                for (int o = count; o < 32; o++) {
+                    lane[o] = 0;
+                }
+                bitc_transpose(lane);
+                for (int strip = 0; strip < 5; strip++) {
+                    const int row = oy + strip * 1;
+                    if (row < 5) {
+                        for (int i = 0; i < 5 && seg * 5 + i < 5; i++) {
+                            uint32_t *to = y + (row * 5 + seg * 5 + i) * 2;
+                            const uint32_t bits = lane[strip * 5 + 0 + i];
+                            to[block] = bits;
+                        }
+                    }
+                }
+            }
         }
     }
 }
 
-static void conv_bits_2(
+static void conv_bits_0(
     uint32_t *restrict y,
     const uint32_t *restrict x,
     const uint32_t *restrict w,
@@ -483,7 +1166,7 @@ static void conv_bits_2(
     }
 }
 
-static void conv_bits_3(
+static void conv_bits_1(
     uint16_t *restrict y,
     const uint32_t *restrict x,
     const uint32_t *restrict w,
@@ -536,7 +1219,7 @@ static void conv_bits_3(
     }
 }
 
-static void conv_bits_4(
+static void conv_bits_2(
     float *restrict y,
     const uint16_t *restrict x,
     const uint32_t *restrict w,
@@ -613,31 +1296,31 @@ static void run_layers(unsigned char *mem, const cnn_input_t *in, cnn_output_t *
     (void)in;
 
     /* 0: Conv2D Conv_0; float32[1x10x10x3] -> bit1[1x10x10x32] packed32 -2*q+1; conv_dense; 86400 float MACs; 236 bytes of constants */
-    conv_dense_0((uint32_t *)(void *)(mem + 800), in->image, cnn_conv2d_w, cnn_conv2d_t);
-    LAYER_DONE(0, (uint32_t *)(void *)(mem + 800), 400ul);
+    conv_dense_0((uint32_t *)(void *)(mem + 2912), in->image, cnn_conv2d_w, cnn_conv2d_t);
+    LAYER_DONE(0, (uint32_t *)(void *)(mem + 2912), 400ul);
 
-    /* 1: Conv2D Conv_1; bit1[1x10x10x32] packed32 -2*q+1 -> bit1[1x10x10x33] packed32 -2*q+1; conv_bits; 950400 binary MACs; 1254 bytes of constants */
-    conv_bits_0((uint32_t *)(void *)(mem), (const uint32_t *)(void *)(mem + 800), cnn_conv2d_1_w, cnn_conv2d_1_t, (uint32_t *)(void *)(mem + 1200), (uint32_t *)(void *)(mem + 1236));
-    LAYER_DONE(1, (uint32_t *)(void *)(mem), 800ul);
+    /* 1: Conv2D Conv_1; bit1[1x10x10x32] packed32 -2*q+1 -> bit1[1x10x10x33] packed32 -2*q+1; conv_sliced; 950400 binary MACs; 1716 bytes of constants */
+    conv_sliced_0((uint32_t *)(void *)(mem + 2112), (const uint32_t *)(void *)(mem + 2912), cnn_conv2d_1_w, cnn_conv2d_1_limits, cnn_conv2d_1_edges, cnn_conv2d_1_edge_of, (uint32_t *)(void *)(mem), (uint32_t *)(void *)(mem + 3312));
+    LAYER_DONE(1, (uint32_t *)(void *)(mem + 2112), 800ul);
 
     /* 2: MaxPool Pool; bit1[1x10x10x33] packed32 -2*q+1 -> bit1[1x5x5x33] packed32 -2*q+1; max_pool */
-    max_pool_0((uint32_t *)(void *)(mem + 800), (const uint32_t *)(void *)(mem));
-    LAYER_DONE(2, (uint32_t *)(void *)(mem + 800), 200ul);
+    max_pool_0((uint32_t *)(void *)(mem + 2912), (const uint32_t *)(void *)(mem + 2112));
+    LAYER_DONE(2, (uint32_t *)(void *)(mem + 2912), 200ul);
 
-    /* 3: Conv2D Conv_3; bit1[1x5x5x33] packed32 -2*q+1 -> bit1[1x5x5x64] packed32 -2*q+1; conv_bits; 475200 binary MACs; 4736 bytes of constants */
-    conv_bits_1((uint32_t *)(void *)(mem + 256), (const uint32_t *)(void *)(mem + 800), cnn_conv2d_2_w, cnn_conv2d_2_t, (uint32_t *)(void *)(mem), (uint32_t *)(void *)(mem + 72));
-    LAYER_DONE(3, (uint32_t *)(void *)(mem + 256), 200ul);
+    /* 3: Conv2D Conv_3; bit1[1x5x5x33] packed32 -2*q+1 -> bit1[1x5x5x64] packed32 -2*q+1; conv_sliced; 475200 binary MACs; 3328 bytes of constants */
+    conv_sliced_1((uint32_t *)(void *)(mem + 2368), (const uint32_t *)(void *)(mem + 2912), cnn_conv2d_2_w, cnn_conv2d_2_limits, cnn_conv2d_2_edges, cnn_conv2d_2_edge_of, (uint32_t *)(void *)(mem), (uint32_t *)(void *)(mem + 2112));
+    LAYER_DONE(3, (uint32_t *)(void *)(mem + 2368), 200ul);
 
     /* 4: Conv2D Conv_4; bit1[1x5x5x64] packed32 -2*q+1 -> tern[1x4x4x64] packed32 1*q+0; conv_bits; 262144 binary MACs; 2304 bytes of constants */
-    conv_bits_2((uint32_t *)(void *)(mem), (const uint32_t *)(void *)(mem + 256), cnn_conv2d_3_w, cnn_conv2d_3_t_low, cnn_conv2d_3_t_high, (uint32_t *)(void *)(mem + 456));
+    conv_bits_0((uint32_t *)(void *)(mem), (const uint32_t *)(void *)(mem + 2368), cnn_conv2d_3_w, cnn_conv2d_3_t_low, cnn_conv2d_3_t_high, (uint32_t *)(void *)(mem + 256));
     LAYER_DONE(4, (uint32_t *)(void *)(mem), 256ul);
 
     /* 5: Conv2D Conv_5; tern[1x4x4x64] packed32 1*q+0 -> bit1[1x1x1x16] packed16 -2*q+1; conv_bits; 16384 ternary MACs; 2080 bytes of constants */
-    conv_bits_3((uint16_t *)(void *)(mem + 512), (const uint32_t *)(void *)(mem), cnn_conv2d_4_w, cnn_conv2d_4_t, (uint32_t *)(void *)(mem + 256), (uint32_t *)(void *)(mem + 384));
+    conv_bits_1((uint16_t *)(void *)(mem + 512), (const uint32_t *)(void *)(mem), cnn_conv2d_4_w, cnn_conv2d_4_t, (uint32_t *)(void *)(mem + 256), (uint32_t *)(void *)(mem + 384));
     LAYER_DONE(5, (uint16_t *)(void *)(mem + 512), 2ul);
 
     /* 6: Conv2D Conv_7; bit1[1x1x1x16] packed16 -2*q+1 -> float32[1x1x1x10]; conv_bits; 160 binary MACs; 120 bytes of constants */
-    conv_bits_4((float *)(void *)(mem), (const uint16_t *)(void *)(mem + 512), cnn_conv2d_5_w, cnn_conv2d_5_scale, cnn_conv2d_5_bias, (uint32_t *)(void *)(mem + 40));
+    conv_bits_2((float *)(void *)(mem), (const uint16_t *)(void *)(mem + 512), cnn_conv2d_5_w, cnn_conv2d_5_scale, cnn_conv2d_5_bias, (uint32_t *)(void *)(mem + 40));
     LAYER_DONE(6, (float *)(void *)(mem), 40ul);
 
     /* 7: Softmax Softmax; float32[1x1x1x10] -> float32[1x1x1x10]; softmax */
@@ -707,209 +1390,208 @@ CNN_WEIGHTS_ATTR const float cnn_conv2d_t[32] = {
     0.875f, 0.125f, -0.75f, -0.875f, -0.5f, 0.25f, -1.0f, -0.25f
 };
 
-extern const uint32_t cnn_conv2d_1_w[297];
-CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_1_w[297] = {
-    0x61D29BDBu, 0x44281B51u, 0xE6F946C4u, 0xCE07A1B7u, 0x345AADC7u, 0x6EEABB31u, 0x42C2BE5Bu, 0xA24D6819u,
-    0xF4A57342u, 0xCA5DE1C5u, 0x3177B978u, 0x6D2A0958u, 0xFFFCAF90u, 0xCDD5BB26u, 0x061D28C6u, 0x94209309u,
-    0x5CF35374u, 0x4E91B8CFu, 0x209CEC28u, 0x995ABD67u, 0x4FF12E35u, 0xE854449Du, 0x9B7E4F5Du, 0xF98530BAu,
-    0x0F3D2D35u, 0x6EADAC13u, 0x9EA1E4ACu, 0xBEB6AEF0u, 0x77E7D3D6u, 0x63FC1F6Au, 0x7EFF7A9Du, 0x6276AF21u,
-    0xEE6CA394u, 0x674B0F19u, 0xC8AA37CDu, 0xBDE2FBEDu, 0x6D6A3CDAu, 0x6AAA4FDDu, 0x51D3217Au, 0x58A9197Du,
-    0x37128D9Au, 0xB6E8E7EFu, 0x3056A6A6u, 0x6F28E7D1u, 0xA1FB2E27u, 0x443AD862u, 0xBF09967Eu, 0x21E4108Bu,
-    0x355D1138u, 0x7B14AE1Fu, 0xFA6F6818u, 0x4C5B3AF3u, 0x2619E7B7u, 0x12950D20u, 0x4A27553Du, 0x7BFBF971u,
-    0xEEC2216Bu, 0xEBD2CB52u, 0xC7817F12u, 0x9072C137u, 0x24581747u, 0x4B4D9738u, 0x532E24C9u, 0x29BE2AE9u,
-    0x66FF46A4u, 0xE266CEF5u, 0xAC0BE34Eu, 0xF5635BB0u, 0x91C8DBA7u, 0x38AF85D3u, 0x83F8C52Fu, 0x5B2859AAu,
-    0x562D2D0Eu, 0x9A2E68D6u, 0x94E38F06u, 0x04B95FC0u, 0x18A9F63Au, 0xC51F9B3Fu, 0xBA26656Bu, 0x60B39F35u,
-    0xAC0C04B1u, 0xF7B6935Eu, 0xD68167F2u, 0xC099050Au, 0xCA532FEFu, 0xCA27F96Bu, 0xDE8BFFDFu, 0x5CE25717u,
-    0x430DE764u, 0xE670929Au, 0xAAAC1050u, 0xD2F8D401u, 0xE7026784u, 0x565976CEu, 0xC5904D33u, 0x79069406u,
-    0xEAF263A9u, 0x8F8AD99Au, 0xB76C390Eu, 0x35E2D6B9u, 0x1F28100Fu, 0x30EDA438u, 0x7F056977u, 0xB4C68A9Fu,
-    0xE99E4342u, 0x410D9001u, 0x9B3FC5C1u, 0x2D301C34u, 0x6A613D9Au, 0xE39D121Fu, 0xCA5C9940u, 0xB23C4B18u,
-    0xAC286009u, 0x2EF30C05u, 0x69FD54A1u, 0x2F718664u, 0xA5B0E585u, 0xAF3D7E3Du, 0x03F124F1u, 0xD0544754u,
-    0x08CB0748u, 0x25E52F3Eu, 0x4E236C23u, 0x55C96848u, 0x02496798u, 0xDC6DBAFCu, 0xAC83DACEu, 0x122A8EB7u,
-    0x84A18361u, 0xDF81299Cu, 0x5BFE6A90u, 0xB1EA9E97u, 0x9BE89AC6u, 0xCEDC1EDBu, 0xE2AD9E92u, 0x05EA90C8u,
-    0x73255D24u, 0xB3CC0C44u, 0xA0851913u, 0xE1336B66u, 0x9E2398B1u, 0xAF260255u, 0xFBA41B20u, 0x05FF9370u,
-    0xDACC85E3u, 0x24BC69F7u, 0xC6D56A10u, 0x79FC0112u, 0xAF4DF293u, 0xA6AA114Du, 0x7A709EC9u, 0x1AC79D40u,
-    0x4796F6F7u, 0xB97BB2EAu, 0xE547926Du, 0x910C734Du, 0x20CF63AAu, 0xF605EBA1u, 0x343DD5F3u, 0xC4A2AEA6u,
-    0x160E7176u, 0x26F9EBDFu, 0xC53C8584u, 0x353C05D8u, 0x3B3C38B2u, 0xDCD6831Bu, 0x15FA2D20u, 0xE26BC078u,
-    0xFB6B7A91u, 0xFF7C4C27u, 0x3B78B3DBu, 0x78016CB2u, 0xDFEBF5CBu, 0x2A3FD6A6u, 0x86D90F4Eu, 0x82D37C9Au,
-    0xF6DC5D35u, 0xE57CC5EEu, 0x844BB999u, 0x060806F3u, 0x896E3B14u, 0x8F57F54Cu, 0x58568CC7u, 0xBD988147u,
-    0x790AB1E2u, 0x2F2135A7u, 0x8EB6F4DDu, 0xCB47E4A3u, 0xD78420BDu, 0x99AA8CCEu, 0x869158B1u, 0x9657E1E6u,
-    0x70206A31u, 0xF2D8B212u, 0x684C15D5u, 0x840C9588u, 0x7DFAAA45u, 0x49F3AD26u, 0x9541DF57u, 0x2CA93DA1u,
-    0x162EE560u, 0x8354B45Eu, 0x76171CD3u, 0x0B25706Fu, 0x04BCD547u, 0x36ABF6D6u, 0xD4C311DEu, 0xE372C067u,
-    0x8E98D1A1u, 0x71E58D10u, 0xE2125BD9u, 0x8D8A9475u, 0x9D1FCF52u, 0xCA3DB1DAu, 0x73270345u, 0x81275FC9u,
-    0x2C553441u, 0xC79B486Bu, 0x310DE26Au, 0xE2DD2AC9u, 0x485A30B6u, 0x6C1431F6u, 0x544AFACDu, 0x7FAFB11Fu,
-    0xBDAF8826u, 0x71FAF4A7u, 0xABCF011Au, 0x48068EF4u, 0x3749F903u, 0x37486163u, 0x2ABAA974u, 0xA901F525u,
-    0xBFD302A1u, 0xFE86D72Du, 0xDC83092Du, 0x5A767489u, 0x28E5EE28u, 0xA2602CD6u, 0xC3B3FEF8u, 0xA68D3394u,
-    0x5251A32Bu, 0x5361405Cu, 0x261ED893u, 0x0D82FD79u, 0x9C9239DBu, 0xC51FF3CDu, 0xD92DD2F7u, 0x006902E4u,
-    0x9E477482u, 0xAFED3200u, 0x3A1DED90u, 0x4BD4E623u, 0x88D43C26u, 0x2A810759u, 0xC5905041u, 0xE4900544u,
-    0x6E4BADC6u, 0x27EB2045u, 0xBC8F13D1u, 0xC3602B89u, 0xADB68978u, 0x1B375BD7u, 0xE5BCA054u, 0x3F8C0A73u,
-    0x0C5F8AB3u, 0xF0761305u, 0xD76157C8u, 0xA6DA2579u, 0x7CFC013Fu, 0xB8781DD8u, 0xA64E2C47u, 0x1CB1CB44u,
-    0xD864B584u, 0xF7D00F71u, 0xE4DCDAA7u, 0x3F5BC274u, 0x8AC804D0u, 0xB75DA4A8u, 0x19E7BF18u, 0x5692826Cu,
-    0xF25DB3FDu, 0x980ACEACu, 0xC675DE30u, 0x5607462Cu, 0x49EA5440u, 0xE72EDF42u, 0x14BE1D79u, 0xDE5D98DCu,
-    0xAF3F9944u, 0x6D3FFF42u, 0x8AEBB654u, 0xB87F7B4Du, 0x0162FD13u, 0xFF842653u, 0xD79747C3u, 0x80564A00u,
-    0x8D808E3Au
+extern const uint32_t cnn_conv2d_1_w[396];
+CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_1_w[396] = {
+    0x21D29BDBu, 0x303D0DB9u, 0x30AF96D9u, 0x00000042u, 0x04281B51u, 0x22D56E39u, 0x135A0646u, 0x000000A2u,
+    0x26F946C4u, 0x3755D98Bu, 0x295CD08Du, 0x000000F4u, 0x0A5DE1C5u, 0x3FE57C83u, 0x0824C25Fu, 0x00000094u,
+    0x3177B978u, 0x2EADD930u, 0x3CD4DD19u, 0x0000005Cu, 0x2D2A0958u, 0x30E94631u, 0x246E33C0u, 0x0000004Eu,
+    0x209CEC28u, 0x02A224E8u, 0x0F4B4D5Du, 0x0000000Fu, 0x195ABD67u, 0x1BF27AEAu, 0x2B6B04D3u, 0x0000006Eu,
+    0x0FF12E35u, 0x0C2985D1u, 0x28792B1Fu, 0x0000009Eu, 0x3EB6AEF0u, 0x37FBD4EAu, 0x12C3C64Fu, 0x00000067u,
+    0x37E7D3D6u, 0x13B57909u, 0x2A8DF34Cu, 0x000000C8u, 0x23FC1F6Au, 0x33651CA1u, 0x38BEFB5Du, 0x000000BDu,
+    0x2D6A3CDAu, 0x0548CBE9u, 0x15A9A98Bu, 0x00000030u, 0x2AAA4FDDu, 0x38946CD1u, 0x0A39F446u, 0x0000006Fu,
+    0x11D3217Au, 0x37473F79u, 0x3ECB89D6u, 0x000000A1u, 0x043AD862u, 0x2AE889C1u, 0x16CEBCC6u, 0x0000004Cu,
+    0x3F09967Eu, 0x18A570FAu, 0x0679EDCFu, 0x00000026u, 0x21E4108Bu, 0x137B40C0u, 0x2543481Fu, 0x00000012u,
+    0x0A27553Du, 0x1E965A91u, 0x1605D1DDu, 0x00000024u, 0x3BFBF971u, 0x3C0BF891u, 0x1365CE18u, 0x0000004Bu,
+    0x2EC2216Bu, 0x039609BBu, 0x0B893252u, 0x00000053u, 0x29BE2AE9u, 0x205F1A70u, 0x2BE174D5u, 0x00000038u,
+    0x26FF46A4u, 0x2B1ADD81u, 0x3E314BDEu, 0x00000083u, 0x2266CEF5u, 0x0E46DD3Bu, 0x0A166A92u, 0x0000005Bu,
+    0x162D2D0Eu, 0x25CAFE01u, 0x09995AC0u, 0x000000BAu, 0x1A2E68D6u, 0x054FB1D2u, 0x2CE7CD43u, 0x00000060u,
+    0x14E38F06u, 0x28FCD9FAu, 0x03012C58u, 0x000000ACu, 0x37B6935Eu, 0x12997F7Bu, 0x3895C5D9u, 0x0000005Cu,
+    0x168167F2u, 0x113FCB5Bu, 0x0379D919u, 0x00000043u, 0x0099050Au, 0x345FFEFBu, 0x1C24A69Bu, 0x000000E6u,
+    0x2AAC1050u, 0x32CBB672u, 0x3C98EA4Au, 0x000000EAu, 0x12F8D401u, 0x2C82699Bu, 0x22B66698u, 0x0000008Fu,
+    0x27026784u, 0x0834A033u, 0x1B0E438Fu, 0x000000B7u, 0x35E2D6B9u, 0x382B4BB8u, 0x0364004Fu, 0x00000041u,
+    0x1F28100Fu, 0x263454F8u, 0x0FF17056u, 0x0000009Bu, 0x30EDA438u, 0x0CF21A10u, 0x0C070D1Du, 0x0000002Du,
+    0x2A613D9Au, 0x11E258C1u, 0x3F552856u, 0x00000069u, 0x239D121Fu, 0x2143004Bu, 0x1C619915u, 0x0000002Fu,
+    0x0A5C9940u, 0x3798602Bu, 0x2C396145u, 0x000000A5u, 0x2F3D7E3Du, 0x06583A42u, 0x325A1201u, 0x00000055u,
+    0x03F124F1u, 0x2F2979F0u, 0x1259E604u, 0x00000002u, 0x10544754u, 0x311B611Bu, 0x1B6EBF09u, 0x000000DCu,
+    0x2C83DACEu, 0x3C094CE2u, 0x3A26B19Bu, 0x0000009Bu, 0x122A8EB7u, 0x1FF35480u, 0x3707B6CBu, 0x000000CEu,
+    0x04A18361u, 0x0F54F4BAu, 0x2B67A496u, 0x000000E2u, 0x05EA90C8u, 0x0428C898u, 0x09809554u, 0x000000AFu,
+    0x33255D24u, 0x099B5B31u, 0x2906C81Cu, 0x000000FBu, 0x33CC0C44u, 0x311CC58Au, 0x3FE4DC13u, 0x00000005u,
+    0x1ACC85E3u, 0x0FE00893u, 0x1C27B24Fu, 0x0000007Au, 0x24BC69F7u, 0x3A6F9498u, 0x31E75015u, 0x0000001Au,
+    0x06D56A10u, 0x35508A6Bu, 0x25BDBDD4u, 0x00000047u, 0x397BB2EAu, 0x067B1D52u, 0x28ABA984u, 0x000000C4u,
+    0x2547926Du, 0x302F5D0Bu, 0x039C5D9Eu, 0x00000016u, 0x110C734Du, 0x21EEAF9Au, 0x3E7AF7C6u, 0x00000026u,
+    0x053C8584u, 0x26B418DBu, 0x1ADEA45Bu, 0x000000FBu, 0x353C05D8u, 0x2FD16900u, 0x1F1309C2u, 0x000000FFu,
+    0x3B3C38B2u, 0x135E03C0u, 0x1E2CF6DCu, 0x0000003Bu, 0x38016CB2u, 0x36C87A71u, 0x1F317B90u, 0x000000E5u,
+    0x1FEBF5CBu, 0x169BE4D3u, 0x12EE6650u, 0x00000084u, 0x2A3FD6A6u, 0x36E2E9A8u, 0x0201BCDEu, 0x00000006u,
+    0x096E3B14u, 0x2CC40A3Au, 0x2DBD3757u, 0x0000008Eu, 0x0F57F54Cu, 0x08558F12u, 0x11F928CFu, 0x000000CBu,
+    0x18568CC7u, 0x3909AD39u, 0x21082F45u, 0x000000D7u, 0x19AA8CCEu, 0x0103518Au, 0x0325620Eu, 0x00000084u,
+    0x069158B1u, 0x16C59092u, 0x3EAA915Eu, 0x0000007Du, 0x1657E1E6u, 0x0260AEAAu, 0x3CEB498Du, 0x00000049u,
+    0x1541DF57u, 0x1AA5A2F2u, 0x2F3551D0u, 0x00000004u, 0x2CA93DA1u, 0x30B8E698u, 0x2AFDB58Eu, 0x00000036u,
+    0x162EE560u, 0x192B8378u, 0x30C47781u, 0x000000D4u, 0x2372C067u, 0x1092DECBu, 0x0F6C769Cu, 0x000000CAu,
+    0x0E98D1A1u, 0x2C54A3AAu, 0x09C0D151u, 0x00000073u, 0x31E58D10u, 0x28FE7A91u, 0x09D7F253u, 0x00000081u,
+    0x2C553441u, 0x16E95648u, 0x12BEB35Cu, 0x00000054u, 0x079B486Bu, 0x02D185B3u, 0x2BEC47C9u, 0x0000007Fu,
+    0x310DE26Au, 0x20A18FB0u, 0x2BE2098Du, 0x000000BDu, 0x31FAF4A7u, 0x3A4FC819u, 0x007D4946u, 0x000000A9u,
+    0x2BCF011Au, 0x3A430B1Au, 0x34C0A846u, 0x000000BFu, 0x08068EF4u, 0x15D54BA1u, 0x21B5CB45u, 0x000000FEu,
+    0x1C83092Du, 0x130166B3u, 0x1468CAD4u, 0x00000052u, 0x1A767489u, 0x1D9FF7C1u, 0x18501718u, 0x00000053u,
+    0x28E5EE28u, 0x34699CA0u, 0x07B624D4u, 0x00000026u, 0x0D82FD79u, 0x096E97B8u, 0x3B4C801Bu, 0x000000AFu,
+    0x1C9239DBu, 0x03481722u, 0x077B6400u, 0x0000003Au, 0x051FF3CDu, 0x323BA413u, 0x353988D3u, 0x0000004Bu,
+    0x08D43C26u, 0x24802A22u, 0x23C4F45Cu, 0x000000BCu, 0x2A810759u, 0x325D6E30u, 0x180AE24Du, 0x000000C3u,
+    0x05905041u, 0x3F59022Bu, 0x2DA25E04u, 0x000000ADu, 0x1B375BD7u, 0x22FC5598u, 0x36895E41u, 0x000000A6u,
+    0x25BCA054u, 0x03B0982Bu, 0x3F004FDEu, 0x0000007Cu, 0x3F8C0A73u, 0x3B0ABE40u, 0x1E07761Au, 0x000000B8u,
+    0x264E2C47u, 0x3E807B8Au, 0x3201341Eu, 0x0000008Au, 0x1CB1CB44u, 0x26E6D538u, 0x17692A1Cu, 0x000000B7u,
+    0x1864B584u, 0x3ADE13A3u, 0x39EFC607u, 0x00000019u, 0x1692826Cu, 0x33AEF181u, 0x0BB7D098u, 0x000000E7u,
+    0x325DB3FDu, 0x303A3163u, 0x2F875E4Au, 0x00000014u, 0x180ACEACu, 0x0F52A202u, 0x17663709u, 0x000000DEu,
+    0x2F3F9944u, 0x03FBDA6Au, 0x25D1F0D7u, 0x000000D7u, 0x2D3FFF42u, 0x0B17E899u, 0x15928000u, 0x00000080u,
+    0x0AEBB654u, 0x3C21329Au, 0x20238E9Fu, 0x0000008Du
 };
 
-extern const int16_t cnn_conv2d_1_t[33];
-CNN_WEIGHTS_ATTR const int16_t cnn_conv2d_1_t[33] = {
-    -1, -6, 1, -1, -9, 1, 3, 4, -5, 7, 5, 0, -2, 7, -1, -3,
-    -1, 4, 1, 4, -3, 0, -3, -6, -2, -3, 6, -4, 8, 8, -7, 2,
-    3
+extern const uint32_t cnn_conv2d_1_limits[33];
+CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_1_limits[33] = {
+    0x0000016Eu, 0x8000016Bu, 0x0000016Fu, 0x0000016Eu, 0x0000016Au, 0x0000016Fu, 0x00000170u, 0x80000170u,
+    0x0000016Cu, 0x00000172u, 0x00000171u, 0x8000016Eu, 0x8000016Du, 0x00000172u, 0x0000016Eu, 0x0000016Du,
+    0x0000016Eu, 0x80000170u, 0x0000016Fu, 0x80000170u, 0x0000016Du, 0x8000016Eu, 0x0000016Du, 0x8000016Bu,
+    0x8000016Du, 0x0000016Du, 0x80000171u, 0x8000016Cu, 0x80000172u, 0x80000172u, 0x0000016Bu, 0x8000016Fu,
+    0x00000170u
 };
 
-extern const uint32_t cnn_conv2d_2_w[1152];
-CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_2_w[1152] = {
-    0xF6C71F1Bu, 0x00000001u, 0x1539628Eu, 0x00000001u, 0x0951C592u, 0x00000001u, 0x602EDF43u, 0x00000000u,
-    0xC4CB825Eu, 0x00000001u, 0x6EB377FAu, 0x00000000u, 0x7EC9AE32u, 0x00000001u, 0x9A588878u, 0x00000001u,
-    0xE17213ADu, 0x00000000u, 0x8DB09B34u, 0x00000001u, 0xD992566Au, 0x00000001u, 0x66A5AA3Fu, 0x00000000u,
-    0xFF8797EDu, 0x00000000u, 0x61A6E535u, 0x00000001u, 0xD3B7DD42u, 0x00000000u, 0x36E41ACCu, 0x00000000u,
-    0x1BE57CE7u, 0x00000001u, 0x57B689D5u, 0x00000001u, 0x9A4AC4AEu, 0x00000001u, 0x66C70475u, 0x00000001u,
-    0x250CAB6Au, 0x00000001u, 0x9E503176u, 0x00000001u, 0x71E900CBu, 0x00000000u, 0xBCCA0647u, 0x00000001u,
-    0x05DA6093u, 0x00000001u, 0x1EA367A8u, 0x00000001u, 0xAE7D3026u, 0x00000001u, 0x2C29F93Du, 0x00000000u,
-    0x120A9597u, 0x00000001u, 0x4DF17445u, 0x00000000u, 0xC6D60C2Eu, 0x00000001u, 0x25B73F0Bu, 0x00000000u,
-    0xAAEC20A8u, 0x00000001u, 0x981B1850u, 0x00000001u, 0x8A1F3577u, 0x00000000u, 0x73B6D02Du, 0x00000000u,
-    0xAC13F1FDu, 0x00000001u, 0x745F3F71u, 0x00000000u, 0x5108A7ADu, 0x00000001u, 0xA12FE349u, 0x00000001u,
-    0xCB130021u, 0x00000000u, 0x1E3A81BFu, 0x00000001u, 0x15EDE9D6u, 0x00000001u, 0xD6C69E20u, 0x00000000u,
-    0xAEB0FBD5u, 0x00000001u, 0x3E1B4385u, 0x00000000u, 0xCE0A7C12u, 0x00000001u, 0x99398645u, 0x00000000u,
-    0x70D9F54Fu, 0x00000000u, 0x75B6013Fu, 0x00000001u, 0x7F6F1602u, 0x00000001u, 0x80BC920Du, 0x00000000u,
-    0x2D47A65Cu, 0x00000001u, 0x9FA0780Au, 0x00000000u, 0xE1C0729Cu, 0x00000000u, 0x058113BCu, 0x00000001u,
-    0x32AB60B4u, 0x00000000u, 0x33AB5442u, 0x00000001u, 0xFC4A1EA0u, 0x00000000u, 0xB47F2668u, 0x00000000u,
-    0xA08371C5u, 0x00000000u, 0x4E670B6Bu, 0x00000000u, 0x159D4D57u, 0x00000000u, 0xC21BA509u, 0x00000001u,
-    0x06051E47u, 0x00000000u, 0xA6D02447u, 0x00000000u, 0xC4C3237Cu, 0x00000000u, 0xFA316E4Eu, 0x00000001u,
-    0x035B6CC1u, 0x00000001u, 0x8D62A858u, 0x00000001u, 0xBF402BC7u, 0x00000000u, 0xD34F7551u, 0x00000001u,
-    0xCDE58F70u, 0x00000001u, 0xB73493F3u, 0x00000000u, 0x9EF8D4B3u, 0x00000000u, 0x6F9739B2u, 0x00000001u,
-    0x35B21C58u, 0x00000000u, 0xC3F6DBAFu, 0x00000001u, 0x12A944A9u, 0x00000000u, 0xF5C87062u, 0x00000001u,
-    0xB0985A0Cu, 0x00000000u, 0x3E4F25D4u, 0x00000001u, 0x6246E8E9u, 0x00000001u, 0x76D7D753u, 0x00000000u,
-    0x9DE3ECFAu, 0x00000000u, 0x09400B5Eu, 0x00000000u, 0x6E820F59u, 0x00000000u, 0x050BD299u, 0x00000000u,
-    0xD6D52B3Fu, 0x00000001u, 0x66AACFC0u, 0x00000001u, 0x700081AFu, 0x00000000u, 0x1B7C73D6u, 0x00000001u,
-    0xDA9FEC6Eu, 0x00000001u, 0x7255156Eu, 0x00000001u, 0x4505ECF4u, 0x00000000u, 0x3743CDDBu, 0x00000001u,
-    0x315ED125u, 0x00000001u, 0xC88BFFDFu, 0x00000000u, 0xC3D52E37u, 0x00000001u, 0x6C71C546u, 0x00000001u,
-    0x091A3DF5u, 0x00000001u, 0x82EB6485u, 0x00000000u, 0x91F27090u, 0x00000000u, 0x36800661u, 0x00000001u,
-    0x6E4D6D5Au, 0x00000001u, 0x42D4E552u, 0x00000001u, 0xAD4097DBu, 0x00000000u, 0x0A624119u, 0x00000000u,
-    0x5D2C5918u, 0x00000000u, 0x6B4175D7u, 0x00000000u, 0xAA202D22u, 0x00000000u, 0xAF88E64Bu, 0x00000001u,
-    0xAEBA7CB4u, 0x00000000u, 0xB00B0811u, 0x00000000u, 0x12D24693u, 0x00000001u, 0x83A5ACE7u, 0x00000000u,
-    0xCCC61AC7u, 0x00000001u, 0xD517B0A5u, 0x00000000u, 0x8B95C58Eu, 0x00000000u, 0x2B0A432Bu, 0x00000000u,
-    0x106139F1u, 0x00000001u, 0x7E1F7AD3u, 0x00000001u, 0x9CEFAC4Eu, 0x00000001u, 0xCF946326u, 0x00000000u,
-    0x3C6C4DB0u, 0x00000000u, 0xEBB4DB60u, 0x00000001u, 0xAB8D5BC2u, 0x00000000u, 0xF667D410u, 0x00000000u,
-    0xDEB454EBu, 0x00000001u, 0xE05741A1u, 0x00000001u, 0x72C10395u, 0x00000000u, 0xDFF43394u, 0x00000001u,
-    0xBFB07E78u, 0x00000000u, 0xF9838C6Cu, 0x00000001u, 0xD37B3430u, 0x00000000u, 0x87C6D6C8u, 0x00000001u,
-    0x756B0B9Au, 0x00000000u, 0xF767115Du, 0x00000000u, 0x2F168172u, 0x00000000u, 0x86C16488u, 0x00000001u,
-    0xD77DAD3Bu, 0x00000000u, 0x31CA7299u, 0x00000001u, 0xE6FA8E6Du, 0x00000001u, 0x9F6988EDu, 0x00000001u,
-    0x069017DEu, 0x00000000u, 0x2A82AC91u, 0x00000001u, 0x554534B9u, 0x00000000u, 0xDDB78971u, 0x00000001u,
-    0xA17A2809u, 0x00000001u, 0xD64D8155u, 0x00000001u, 0x29691450u, 0x00000001u, 0x9AD04297u, 0x00000001u,
-    0x81688F87u, 0x00000000u, 0x4D90408Au, 0x00000001u, 0x09FCF76Eu, 0x00000000u, 0xEE3F9263u, 0x00000000u,
-    0x48FB8AA9u, 0x00000000u, 0x1ACDDDF7u, 0x00000000u, 0x9C579033u, 0x00000001u, 0x003463EDu, 0x00000001u,
-    0x57015E65u, 0x00000001u, 0x414471EFu, 0x00000001u, 0x7F771D88u, 0x00000000u, 0xECEE912Au, 0x00000000u,
-    0xE70AD516u, 0x00000001u, 0x32430F72u, 0x00000001u, 0xA347ED83u, 0x00000001u, 0x9D8449F0u, 0x00000001u,
-    0x04C5E3A6u, 0x00000001u, 0xED20A64Du, 0x00000000u, 0x1A979123u, 0x00000000u, 0x93D4C7A1u, 0x00000000u,
-    0x0DA8206Eu, 0x00000001u, 0xFFE1CFF4u, 0x00000000u, 0x418FF3F5u, 0x00000001u, 0x01C0D529u, 0x00000000u,
-    0x28D43312u, 0x00000001u, 0xCD12D2FAu, 0x00000000u, 0x810CFBCBu, 0x00000001u, 0xCF50FF1Du, 0x00000001u,
-    0x1EAD0E03u, 0x00000000u, 0x64040E17u, 0x00000000u, 0xAD691D06u, 0x00000000u, 0x05098070u, 0x00000001u,
-    0x7B0821A0u, 0x00000001u, 0x0EA2F91Au, 0x00000000u, 0xE4866C7Du, 0x00000000u, 0xEED6EDEBu, 0x00000001u,
-    0x7809A762u, 0x00000001u, 0xE2158ADEu, 0x00000000u, 0xE546B749u, 0x00000001u, 0xC412E5F7u, 0x00000000u,
-    0x1FE0889Du, 0x00000001u, 0xCA7480A5u, 0x00000001u, 0xF08D41C4u, 0x00000001u, 0x9EF697DDu, 0x00000001u,
-    0xE636E66Bu, 0x00000000u, 0xC680132Fu, 0x00000000u, 0xA087B07Fu, 0x00000000u, 0x237A7E79u, 0x00000001u,
-    0x3AE3E720u, 0x00000001u, 0x436E733Bu, 0x00000000u, 0x56F4C2A6u, 0x00000001u, 0xDD00FAFBu, 0x00000001u,
-    0xD70B5BC7u, 0x00000000u, 0xD1AA7A0Du, 0x00000001u, 0x9DD285ACu, 0x00000001u, 0xA1441889u, 0x00000001u,
-    0xE226AE15u, 0x00000000u, 0x6BB994EAu, 0x00000001u, 0xEE477899u, 0x00000001u, 0x7A43D96Du, 0x00000001u,
-    0xE8691431u, 0x00000000u, 0x2927DD71u, 0x00000001u, 0xA276F416u, 0x00000001u, 0xF9696BC5u, 0x00000000u,
-    0xB3181ECEu, 0x00000001u, 0xA9CB0CBAu, 0x00000000u, 0x84564ADDu, 0x00000001u, 0x925D6496u, 0x00000000u,
-    0xE01B7F1Eu, 0x00000000u, 0xA4FE996Du, 0x00000001u, 0x2D9D5998u, 0x00000001u, 0x64AB1505u, 0x00000000u,
-    0x6B84DAC6u, 0x00000000u, 0x996E3715u, 0x00000000u, 0x7F22625Au, 0x00000001u, 0x0516A81Fu, 0x00000001u,
-    0x4D18DEC1u, 0x00000001u, 0x72F0BF78u, 0x00000000u, 0xD8A37A13u, 0x00000000u, 0x78E55F48u, 0x00000000u,
-    0x68229187u, 0x00000000u, 0x8B901795u, 0x00000000u, 0xAC99557Cu, 0x00000000u, 0xFDEA727Fu, 0x00000001u,
-    0xC5785937u, 0x00000001u, 0xA422FEF8u, 0x00000001u, 0x8E32F154u, 0x00000000u, 0xB9A18083u, 0x00000001u,
-    0x056C0E2Au, 0x00000000u, 0xC682D023u, 0x00000001u, 0x5D3097BFu, 0x00000000u, 0x0EEF1DCAu, 0x00000001u,
-    0x95894359u, 0x00000001u, 0x38277A28u, 0x00000001u, 0x5B609B7Bu, 0x00000000u, 0x28712F28u, 0x00000001u,
-    0xD0498512u, 0x00000000u, 0x1CE2AB04u, 0x00000001u, 0x24648927u, 0x00000000u, 0x3B08C034u, 0x00000000u,
-    0xF8A2FCDCu, 0x00000000u, 0xF15D6B4Cu, 0x00000001u, 0xB8CEB468u, 0x00000001u, 0x89B0F2F9u, 0x00000000u,
-    0x1CE9CE99u, 0x00000000u, 0x2C319DB6u, 0x00000000u, 0x090BC820u, 0x00000000u, 0x1365EA14u, 0x00000000u,
-    0xCC0C3F40u, 0x00000000u, 0x6C48116Cu, 0x00000000u, 0xE94FFB11u, 0x00000000u, 0xA9B15CE9u, 0x00000001u,
-    0x16D4A510u, 0x00000001u, 0x401DCBD4u, 0x00000001u, 0x728A8527u, 0x00000001u, 0x207EF3B8u, 0x00000001u,
-    0xD0C7127Du, 0x00000001u, 0x9DE24175u, 0x00000001u, 0x25296F53u, 0x00000000u, 0xCE8C7110u, 0x00000001u,
-    0x2F8072B7u, 0x00000000u, 0x42EE7DB0u, 0x00000001u, 0x04DB0E7Du, 0x00000000u, 0x42CCEB59u, 0x00000000u,
-    0x43CA40C3u, 0x00000001u, 0xD43B15F7u, 0x00000000u, 0x7AF909F9u, 0x00000000u, 0x41D053FAu, 0x00000000u,
-    0xA29C2122u, 0x00000000u, 0xAB511561u, 0x00000001u, 0x3D317169u, 0x00000000u, 0xB17749F7u, 0x00000001u,
-    0x394E37C7u, 0x00000001u, 0x6940281Au, 0x00000001u, 0x7B5A4FCAu, 0x00000000u, 0xBCC81879u, 0x00000000u,
-    0xFC4F5FA3u, 0x00000001u, 0x555283FDu, 0x00000001u, 0x3C8F889Du, 0x00000000u, 0xD6AD2155u, 0x00000000u,
-    0xD2D0FCDDu, 0x00000001u, 0x00C6702Eu, 0x00000001u, 0x1DDFF49Eu, 0x00000001u, 0xEDF304A1u, 0x00000001u,
-    0x0F713DA6u, 0x00000000u, 0x21A726BBu, 0x00000001u, 0xE9175436u, 0x00000001u, 0x292979BCu, 0x00000001u,
-    0x94938623u, 0x00000000u, 0x2C02CA6Fu, 0x00000001u, 0xDB22129Du, 0x00000001u, 0x89605497u, 0x00000000u,
-    0x6696DDE7u, 0x00000000u, 0x4C4A00EFu, 0x00000001u, 0x48CB85B1u, 0x00000001u, 0xB9E1C485u, 0x00000000u,
-    0x8CA114DDu, 0x00000000u, 0xC3C36FB2u, 0x00000000u, 0xC85A860Du, 0x00000001u, 0x8F42D8BCu, 0x00000001u,
-    0xC7AA6DAEu, 0x00000000u, 0x5252CE66u, 0x00000000u, 0xBB4186B1u, 0x00000001u, 0xFAF080F4u, 0x00000001u,
-    0xC1AAFCEDu, 0x00000000u, 0x56732000u, 0x00000000u, 0x7810BBC0u, 0x00000000u, 0xEAE12061u, 0x00000001u,
-    0x2D2960B9u, 0x00000001u, 0x6CC2EAFDu, 0x00000000u, 0x5665D599u, 0x00000000u, 0x31E8F6CBu, 0x00000001u,
-    0x46758A04u, 0x00000001u, 0x1FF3D607u, 0x00000001u, 0x377422F6u, 0x00000000u, 0xF393CDB1u, 0x00000001u,
-    0x496E03E8u, 0x00000001u, 0xE1213757u, 0x00000001u, 0xC1AB0399u, 0x00000001u, 0x82FB7126u, 0x00000000u,
-    0x193EEA53u, 0x00000000u, 0x4348DBFBu, 0x00000001u, 0xBEE4AA1Fu, 0x00000001u, 0x3C434CFAu, 0x00000000u,
-    0xD6EB5BC5u, 0x00000000u, 0x3911F8D8u, 0x00000001u, 0x4BF93F9Cu, 0x00000001u, 0x80A954DCu, 0x00000001u,
-    0xD8685F15u, 0x00000000u, 0x73970209u, 0x00000001u, 0x69AB70BAu, 0x00000000u, 0x6E1B0418u, 0x00000001u,
-    0x911B52E8u, 0x00000000u, 0x65562118u, 0x00000001u, 0xC57996D7u, 0x00000001u, 0x6E5E2B68u, 0x00000000u,
-    0x0B0C8058u, 0x00000000u, 0xFF51EB1Eu, 0x00000000u, 0xFCCF29BBu, 0x00000001u, 0x03546492u, 0x00000001u,
-    0xC745F7FEu, 0x00000001u, 0x72FED5F2u, 0x00000000u, 0xEE7D36EBu, 0x00000000u, 0x549CFCC9u, 0x00000000u,
-    0x727F9D88u, 0x00000001u, 0xC3E03EBDu, 0x00000000u, 0x48858365u, 0x00000000u, 0x707B436Du, 0x00000000u,
-    0x7D2E2860u, 0x00000000u, 0xFBA0247Fu, 0x00000001u, 0x16697239u, 0x00000001u, 0x92B75D6Eu, 0x00000001u,
-    0x7F2444BDu, 0x00000000u, 0x9E24A051u, 0x00000001u, 0xBB7D7625u, 0x00000001u, 0x51BC75A9u, 0x00000001u,
-    0xD5B8124Fu, 0x00000000u, 0x79AD7A84u, 0x00000000u, 0xDBC0321Fu, 0x00000000u, 0x27A830D6u, 0x00000000u,
-    0x5B23C68Eu, 0x00000001u, 0xE6B9FFF3u, 0x00000000u, 0x9F05CFECu, 0x00000000u, 0x706FB623u, 0x00000000u,
-    0x786B4107u, 0x00000001u, 0x055A8AE5u, 0x00000000u, 0x4F19D50Eu, 0x00000001u, 0x8F35FEE6u, 0x00000001u,
-    0xC22CA7EEu, 0x00000000u, 0xE1E8FE2Eu, 0x00000001u, 0xFE11AC8Eu, 0x00000000u, 0x00BE41F3u, 0x00000001u,
-    0x337C4851u, 0x00000000u, 0x94AFF1EAu, 0x00000000u, 0x5EE0CF7Au, 0x00000001u, 0x4D681717u, 0x00000001u,
-    0x0A47995Cu, 0x00000001u, 0x6F2741E4u, 0x00000000u, 0x18BA880Du, 0x00000000u, 0xEA26BB56u, 0x00000001u,
-    0x7BE3675Au, 0x00000000u, 0x3028847Cu, 0x00000001u, 0x11EC59E5u, 0x00000001u, 0xD03EEE68u, 0x00000000u,
-    0x51E601F2u, 0x00000000u, 0x3E86A326u, 0x00000000u, 0x929F3DA5u, 0x00000000u, 0x71FCCF26u, 0x00000001u,
-    0xE6B02FC9u, 0x00000001u, 0x0A97EECDu, 0x00000001u, 0xD2942E60u, 0x00000001u, 0xE9BA52DBu, 0x00000000u,
-    0x08AA5E67u, 0x00000000u, 0xD4C12E94u, 0x00000000u, 0x154AD3BEu, 0x00000000u, 0x28D55480u, 0x00000000u,
-    0xA483384Fu, 0x00000001u, 0x3AD4B3AAu, 0x00000000u, 0xB2FB74EFu, 0x00000000u, 0xE102469Fu, 0x00000001u,
-    0x9DEABC6Au, 0x00000001u, 0xC3BAAAC7u, 0x00000000u, 0x795FBB39u, 0x00000000u, 0xC16797C5u, 0x00000000u,
-    0xA6B0B0E7u, 0x00000000u, 0xBFB7303Au, 0x00000000u, 0xFF8458B7u, 0x00000001u, 0xC8CDA65Cu, 0x00000000u,
-    0x83ECE020u, 0x00000000u, 0xC2BEC9E9u, 0x00000000u, 0xE8650E20u, 0x00000000u, 0x48502CF3u, 0x00000000u,
-    0x9202662Bu, 0x00000001u, 0xD5D97442u, 0x00000001u, 0xCEBF8931u, 0x00000000u, 0x6B71C6FBu, 0x00000000u,
-    0xDFEFDC23u, 0x00000000u, 0x5777A689u, 0x00000001u, 0x178BDCF7u, 0x00000001u, 0x6ABB55F1u, 0x00000001u,
-    0x0F352A3Eu, 0x00000000u, 0x8CF76443u, 0x00000001u, 0x55D406D6u, 0x00000000u, 0x548F4A6Cu, 0x00000001u,
-    0x3B6675A3u, 0x00000000u, 0x6551BFEBu, 0x00000000u, 0xB915EBE8u, 0x00000000u, 0xA190CE8Fu, 0x00000000u,
-    0xB8F6A2A6u, 0x00000000u, 0x351C5672u, 0x00000001u, 0x55ADA730u, 0x00000000u, 0xCE66AAE8u, 0x00000001u,
-    0xB4F6AAF7u, 0x00000001u, 0xF201A491u, 0x00000000u, 0x6DAC825Du, 0x00000000u, 0x9D30C955u, 0x00000000u,
-    0x4A7DC992u, 0x00000001u, 0x940B1E35u, 0x00000000u, 0x880D559Du, 0x00000001u, 0x6FD37468u, 0x00000000u,
-    0xAFA38150u, 0x00000000u, 0xE6824442u, 0x00000001u, 0x6A4C5F24u, 0x00000000u, 0x29D8F53Fu, 0x00000001u,
-    0xF72ABB39u, 0x00000001u, 0x4F8DEEF8u, 0x00000000u, 0x30C565BCu, 0x00000000u, 0x91392584u, 0x00000000u,
-    0xB1AA38F1u, 0x00000001u, 0x133292AFu, 0x00000001u, 0x3A19DBFEu, 0x00000001u, 0x26AB493Cu, 0x00000001u,
-    0x4FE81C07u, 0x00000000u, 0x4DBF8924u, 0x00000001u, 0xF88597E6u, 0x00000000u, 0x7568DE92u, 0x00000000u,
-    0xA6B3A6F2u, 0x00000000u, 0x8D6A0984u, 0x00000001u, 0xD6DDCAD7u, 0x00000001u, 0x931628BBu, 0x00000000u,
-    0x3F01C4F0u, 0x00000001u, 0x6B85B4A8u, 0x00000000u, 0x5BD50C3Eu, 0x00000001u, 0xE1FC3AC3u, 0x00000000u,
-    0x01A53639u, 0x00000000u, 0x5DCC8694u, 0x00000000u, 0x9A66B75Au, 0x00000001u, 0x215CC2E1u, 0x00000000u,
-    0x8C908088u, 0x00000000u, 0x35C0DB69u, 0x00000000u, 0x725CDA15u, 0x00000001u, 0x46F70592u, 0x00000001u,
-    0x54D7A9B6u, 0x00000001u, 0x9FAEC046u, 0x00000000u, 0x29768700u, 0x00000000u, 0x23A16DB4u, 0x00000001u,
-    0xB7BF6B3Cu, 0x00000001u, 0xB54A5F6Du, 0x00000000u, 0xE32BDDC6u, 0x00000001u, 0xD8ECCF13u, 0x00000001u,
-    0xBE1A1A89u, 0x00000000u, 0x7380F086u, 0x00000000u, 0xCD1CDD44u, 0x00000000u, 0x6B6282C2u, 0x00000001u,
-    0x52265056u, 0x00000000u, 0x72F31B12u, 0x00000001u, 0x6F4FDCD4u, 0x00000000u, 0x9DC43365u, 0x00000001u,
-    0x2B1E54F7u, 0x00000001u, 0x63AC00ECu, 0x00000001u, 0x0CC3D10Cu, 0x00000001u, 0x55667D73u, 0x00000000u,
-    0x3CC4CE6Bu, 0x00000000u, 0x87B7B113u, 0x00000000u, 0xDFBDC7E0u, 0x00000001u, 0xEBDFDB2Cu, 0x00000000u,
-    0xDEE758A2u, 0x00000001u, 0x4E298D7Du, 0x00000001u, 0xA4906B8Eu, 0x00000001u, 0x492D56F9u, 0x00000001u,
-    0x0B674DC7u, 0x00000001u, 0x9955A0BAu, 0x00000000u, 0x2D656762u, 0x00000001u, 0x7D82280Eu, 0x00000000u,
-    0xDFF7A733u, 0x00000000u, 0x9C9CE4A4u, 0x00000000u, 0x2E0231C1u, 0x00000000u, 0x721AF65Au, 0x00000001u,
-    0x50B04F53u, 0x00000001u, 0x934A4D84u, 0x00000000u, 0x711638EFu, 0x00000000u, 0x367729C6u, 0x00000000u,
-    0x24E7D05Eu, 0x00000001u, 0x59AF7D0Bu, 0x00000000u, 0xB2EE3486u, 0x00000001u, 0xA9BEE768u, 0x00000001u,
-    0xE8113C48u, 0x00000000u, 0x3C9ECC52u, 0x00000000u, 0xD8D72D31u, 0x00000000u, 0xDF73682Fu, 0x00000001u,
-    0x8264A935u, 0x00000000u, 0x33A61AF9u, 0x00000000u, 0x034F8DE4u, 0x00000000u, 0xA3B971B9u, 0x00000001u,
-    0xB5C2A263u, 0x00000000u, 0xED3532F6u, 0x00000000u, 0x022F207Du, 0x00000000u, 0xBA3CB53Bu, 0x00000000u,
-    0x895CC637u, 0x00000001u, 0xC0B279E1u, 0x00000000u, 0x8205F31Fu, 0x00000000u, 0x5C18D9B5u, 0x00000001u,
-    0x22F79569u, 0x00000000u, 0xA833556Cu, 0x00000001u, 0x59649B5Du, 0x00000001u, 0x46ACEFACu, 0x00000001u,
-    0x9945CED6u, 0x00000001u, 0xB0E8C24Eu, 0x00000000u, 0x70192A54u, 0x00000000u, 0x68ECC0F5u, 0x00000001u,
-    0xACB8C13Du, 0x00000001u, 0x3C4F0FCEu, 0x00000001u, 0xCF48A112u, 0x00000000u, 0xF52A01DCu, 0x00000001u,
-    0x3A0CA4F8u, 0x00000001u, 0xA42D5FA0u, 0x00000001u, 0x86E167ABu, 0x00000001u, 0xD46FAB58u, 0x00000001u,
-    0x10B08E84u, 0x00000000u, 0x43D9EF6Eu, 0x00000001u, 0x61A73F9Fu, 0x00000000u, 0x1C1A23E0u, 0x00000001u,
-    0x452A3D9Cu, 0x00000001u, 0xF051C177u, 0x00000000u, 0x2067EA35u, 0x00000001u, 0xFD8799F8u, 0x00000000u,
-    0x9B435196u, 0x00000001u, 0x22B97937u, 0x00000001u, 0x5C3BC006u, 0x00000000u, 0x5C13CFE0u, 0x00000000u,
-    0x1F7FF279u, 0x00000000u, 0x4135F583u, 0x00000000u, 0x047972FEu, 0x00000001u, 0x031C84F3u, 0x00000001u
+extern const uint32_t cnn_conv2d_1_edges[57];
+CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_1_edges[57] = {
+    0x5FF7FDFFu, 0x00000000u, 0x00000000u, 0x00000000u, 0x00040100u, 0x00040100u, 0x00000000u, 0x00000000u,
+    0x00000000u, 0x40100401u, 0x00000000u, 0x00000000u, 0x00000000u, 0x00000401u, 0x00000401u, 0x00000000u,
+    0x00000000u, 0x00000000u, 0x00000000u, 0x5FF7FDFFu, 0x00000000u, 0x00000000u, 0x00000000u, 0x100401FFu,
+    0x100400FFu, 0x00000100u, 0x00000000u, 0x00000000u, 0x40100401u, 0x00000000u, 0x00000000u, 0x00000000u,
+    0x00100401u, 0x00100400u, 0x00000001u, 0x00000000u, 0x00000000u, 0x00000000u, 0x5FF7FDFFu, 0x00000000u,
+    0x00000000u, 0x00000000u, 0x1FF40100u, 0x0FF40100u, 0x10000000u, 0x00000000u, 0x00000000u, 0x40100401u,
+    0x00000000u, 0x00000000u, 0x00000000u, 0x00100401u, 0x00000401u, 0x00100000u, 0x00000000u, 0x00000000u,
+    0x00000000u
 };
 
-extern const int16_t cnn_conv2d_2_t[64];
-CNN_WEIGHTS_ATTR const int16_t cnn_conv2d_2_t[64] = {
-    7, -1, 6, 8, -8, 1, 2, -4, 4, -8, 0, 2, 1, 2, 8, -4,
-    1, -6, -1, 6, 6, -9, -6, 3, -6, 0, 5, -6, 5, -8, -7, -9,
-    -3, -9, 0, -4, 1, -3, -8, 0, -6, -7, 2, -9, -7, 5, -4, -5,
-    -6, 3, -9, -6, -1, 0, 4, -3, 0, -3, -8, -5, 7, 7, 6, 1
+extern const uint8_t cnn_conv2d_1_edge_of[4];
+CNN_WEIGHTS_ATTR const uint8_t cnn_conv2d_1_edge_of[4] = {
+    0x01u, 0x02u, 0x00u, 0x00u
+};
+
+extern const uint32_t cnn_conv2d_2_w[768];
+CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_2_w[768] = {
+    0x36C71F1Bu, 0x0176FA1Fu, 0x326B8C8Cu, 0x0000017Eu, 0x1539628Eu, 0x265C12F4u, 0x16221E38u, 0x0000019Au,
+    0x0951C592u, 0x359BBFD4u, 0x1C84EB4Du, 0x000000E1u, 0x0DB09B34u, 0x3C3CBF6Eu, 0x3906B31Fu, 0x00000036u,
+    0x1992566Au, 0x0D3729AFu, 0x395F39ECu, 0x0000011Bu, 0x26A5AA3Fu, 0x1DBEEA11u, 0x2DA2755Au, 0x00000157u,
+    0x1A4AC4AEu, 0x32818BB6u, 0x369824F3u, 0x00000105u, 0x26C70475u, 0x0F48065Du, 0x28D9EA0Eu, 0x0000011Eu,
+    0x250CAB6Au, 0x2650323Cu, 0x1F4C09B7u, 0x000001AEu, 0x2C29F93Du, 0x36B06170u, 0x06C61438u, 0x00000198u,
+    0x120A9597u, 0x2DB9F85Cu, 0x07CD5DC4u, 0x0000008Au, 0x0DF17445u, 0x17610541u, 0x2DB40B75u, 0x00000073u,
+    0x2C13F1FDu, 0x097F1A4Eu, 0x3B7A75B4u, 0x00000115u, 0x345F3F71u, 0x18980109u, 0x31A78819u, 0x000000D6u,
+    0x1108A7ADu, 0x31D40DFDu, 0x2C3EF563u, 0x000001AEu, 0x3E1B4385u, 0x06CFAA78u, 0x2F24834Eu, 0x00000080u,
+    0x0E0A7C12u, 0x2DB009FFu, 0x11E9972Eu, 0x0000012Du, 0x19398645u, 0x3B78B012u, 0x281E02AFu, 0x0000009Fu,
+    0x21C0729Cu, 0x1D5AA213u, 0x20DC7166u, 0x000000A0u, 0x058113BCu, 0x2250F504u, 0x19C2DADFu, 0x0000004Eu,
+    0x32AB60B4u, 0x23F93340u, 0x275355D6u, 0x00000015u, 0x021BA509u, 0x26191BE7u, 0x18AA1618u, 0x0000018Du,
+    0x06051E47u, 0x118B7270u, 0x100AF1FFu, 0x000000BFu, 0x26D02447u, 0x1ADB660Au, 0x13DD5460u, 0x000001D3u,
+    0x0DE58F70u, 0x3CB9CD97u, 0x2A512A6Du, 0x00000012u, 0x373493F3u, 0x2D90E2C2u, 0x321C1886u, 0x000001F5u,
+    0x1EF8D4B3u, 0x1FB6DD7Au, 0x26168338u, 0x000000B0u, 0x3E4F25D4u, 0x2F1F67D4u, 0x02F4A653u, 0x00000005u,
+    0x2246E8E9u, 0x0A005AF5u, 0x354ACFC1u, 0x000001D6u, 0x36D7D753u, 0x34107AC9u, 0x2AB3F00Du, 0x00000166u,
+    0x300081AFu, 0x12A8AB71u, 0x17B4496Eu, 0x00000131u, 0x1B7C73D6u, 0x282F67A4u, 0x22FFF7C8u, 0x000000C8u,
+    0x1A9FEC6Eu, 0x3A1E6EDFu, 0x354B8DE6u, 0x000001C3u, 0x2C71C546u, 0x0F938485u, 0x35395492u, 0x00000142u,
+    0x091A3DF5u, 0x3400330Cu, 0x1025F6E6u, 0x000000ADu, 0x02EB6485u, 0x326B6AD2u, 0x1890466Du, 0x0000000Au,
+    0x1D2C5918u, 0x3C473259u, 0x3491A4F5u, 0x00000112u, 0x2B4175D7u, 0x35D3E5A1u, 0x296B39D5u, 0x00000083u,
+    0x2A202D22u, 0x0058408Au, 0x3186B1D6u, 0x000001CCu, 0x1517B0A5u, 0x0309CF8Bu, 0x2518C9A2u, 0x000000CFu,
+    0x0B95C58Eu, 0x30FBD69Au, 0x1B136C2Fu, 0x0000003Cu, 0x2B0A432Bu, 0x277D6270u, 0x2D36D833u, 0x000001EBu,
+    0x2B8D5BC2u, 0x02BA0D0Au, 0x2C1F9E3Cu, 0x000000BFu, 0x3667D410u, 0x16081CABu, 0x20E31B0Eu, 0x000001F9u,
+    0x1EB454EBu, 0x3FA19CA7u, 0x1ECD0C3Bu, 0x000000D3u, 0x07C6D6C8u, 0x38B40B96u, 0x329CA645u, 0x00000131u,
+    0x356B0B9Au, 0x360B2441u, 0x3EA39B70u, 0x000001E6u, 0x3767115Du, 0x3BED69DBu, 0x1A623B5Au, 0x0000019Fu,
+    0x069017DEu, 0x2DBC4B88u, 0x1A45143Bu, 0x00000129u, 0x2A82AC91u, 0x0BD1404Cu, 0x3410A5F4u, 0x0000019Au,
+    0x154534B9u, 0x326C0AA9u, 0x1A23E1FAu, 0x00000081u, 0x0D90408Au, 0x07DC554Du, 0x0D18FB49u, 0x00000100u,
+    0x09FCF76Eu, 0x166EEFB8u, 0x00579943u, 0x00000157u, 0x2E3F9263u, 0x22BC819Bu, 0x111C7BF3u, 0x00000141u,
+    0x3F771D88u, 0x12187B91u, 0x3178E9A6u, 0x00000104u, 0x2CEE912Au, 0x1A3F6C1Bu, 0x08299374u, 0x000000EDu,
+    0x270AD516u, 0x2C224F87u, 0x25E448F3u, 0x0000001Au, 0x13D4C7A1u, 0x0C7F9FAAu, 0x04B4BEA8u, 0x000000CDu,
+    0x0DA8206Eu, 0x0E06A94Cu, 0x033EF2C0u, 0x00000181u, 0x3FE1CFF4u, 0x06A19893u, 0x143FC765u, 0x000001CFu,
+    0x1EAD0E03u, 0x284C0380u, 0x219B1F60u, 0x000000E4u, 0x24040E17u, 0x18410D01u, 0x35BB7AEFu, 0x000001EEu,
+    0x2D691D06u, 0x3517C8D2u, 0x0269D881u, 0x00000178u, 0x22158ADEu, 0x3F0444EBu, 0x3DA5F763u, 0x0000019Eu,
+    0x2546B749u, 0x13A4052Fu, 0x0DB99AF9u, 0x000000E6u, 0x0412E5F7u, 0x046A0E23u, 0x2004CBFEu, 0x000000C6u,
+    0x2087B07Fu, 0x1B7399DAu, 0x02D6F1C8u, 0x000000D7u, 0x237A7E79u, 0x37A61534u, 0x2A9E836Au, 0x000001D1u,
+    0x3AE3E720u, 0x2807D7DCu, 0x34A16B3Bu, 0x0000019Du, 0x21441889u, 0x323BC4CEu, 0x09F75C7Du, 0x00000129u,
+    0x2226AE15u, 0x121ECB6Bu, 0x1DBD05AFu, 0x000001A2u, 0x2BB994EAu, 0x0348A18Du, 0x1A5AF15Du, 0x000000F9u,
+    0x33181ECEu, 0x12EB24B6u, 0x27566612u, 0x0000012Du, 0x29CB0CBAu, 0x00DBF8F2u, 0x2AC5415Cu, 0x00000064u,
+    0x04564ADDu, 0x27F4CB6Eu, 0x2136B1B4u, 0x0000006Bu, 0x196E3715u, 0x28C6F60Au, 0x3957D229u, 0x00000078u,
+    0x3F22625Au, 0x1785FBC5u, 0x08A461CEu, 0x00000068u, 0x0516A81Fu, 0x051BD09Cu, 0x2405E55Bu, 0x0000008Bu,
+    0x2C99557Cu, 0x2117F7C2u, 0x1B038AB4u, 0x00000005u, 0x3DEA727Fu, 0x31978AA7u, 0x20B408D1u, 0x000001C6u,
+    0x05785937u, 0x0D0C041Fu, 0x0C25EFF7u, 0x0000005Du, 0x0EEF1DCAu, 0x1B04DBDCu, 0x38AAC10Bu, 0x0000011Cu,
+    0x15894359u, 0x03897946u, 0x192249E5u, 0x00000024u, 0x38277A28u, 0x024C2894u, 0x02300D1Au, 0x0000003Bu,
+    0x38A2FCDCu, 0x0D8797CBu, 0x02F20811u, 0x00000009u, 0x315D6B4Cu, 0x274E74CFu, 0x197A8503u, 0x00000013u,
+    0x38CEB468u, 0x218CEDB6u, 0x030FD005u, 0x000000CCu, 0x2C48116Cu, 0x36A52881u, 0x1FBCEE22u, 0x00000120u,
+    0x294FFB11u, 0x00EE5EA3u, 0x31C49F68u, 0x000001D0u, 0x29B15CE9u, 0x1454293Eu, 0x38905D6Eu, 0x0000019Du,
+    0x25296F53u, 0x1773ED80u, 0x329030E8u, 0x00000143u, 0x0E8C7110u, 0x26D873EFu, 0x0EC57DC0u, 0x000000D4u,
+    0x2F8072B7u, 0x16675AC8u, 0x3E427E48u, 0x0000007Au, 0x01D053FAu, 0x298B8B49u, 0x100A0687u, 0x00000169u,
+    0x229C2122u, 0x0BBA4FBAu, 0x1693F2B6u, 0x0000007Bu, 0x2B511561u, 0x0A71BE3Eu, 0x32061E67u, 0x000000BCu,
+    0x3C4F5FA3u, 0x35690AAFu, 0x37FD279Au, 0x0000011Du, 0x155283FDu, 0x1687E6EDu, 0x3CC1287Au, 0x000001EDu,
+    0x3C8F889Du, 0x06338170u, 0x1C4F69A0u, 0x0000000Fu, 0x21A726BBu, 0x249C311Cu, 0x181525D2u, 0x00000089u,
+    0x29175436u, 0x2016537Fu, 0x25B779E5u, 0x00000066u, 0x292979BCu, 0x191094ECu, 0x12803BFBu, 0x0000014Cu,
+    0x08CB85B1u, 0x1E1B7D95u, 0x2A9B6B98u, 0x000000C7u, 0x39E1C485u, 0x02D4306Au, 0x14B399B9u, 0x00000052u,
+    0x0CA114DDu, 0x3A16C5E2u, 0x1061AC71u, 0x000001BBu, 0x3AF080F4u, 0x0085DE07u, 0x30BABF4Fu, 0x0000006Cu,
+    0x01AAFCEDu, 0x1709030Bu, 0x1975667Du, 0x00000056u, 0x16732000u, 0x294B05C9u, 0x3A3DB2E5u, 0x00000131u,
+    0x06758A04u, 0x1C9E6D8Du, 0x2AC0E67Eu, 0x000001C1u, 0x1FF3D607u, 0x0B701F44u, 0x3EDC49A9u, 0x00000082u,
+    0x377422F6u, 0x0909BAB8u, 0x0FBA94FCu, 0x00000019u, 0x0348DBFBu, 0x375ADE2Du, 0x2A55371Au, 0x00000180u,
+    0x3EE4AA1Fu, 0x088FC6C6u, 0x1A17C567u, 0x000000D8u, 0x3C434CFAu, 0x1FC9FCE0u, 0x25C08269u, 0x00000173u,
+    0x29AB70BAu, 0x2AB108C1u, 0x0320162Cu, 0x0000000Bu, 0x2E1B0418u, 0x2BCCB6BDu, 0x147AC7B8u, 0x000000FFu,
+    0x111B52E8u, 0x32F15B42u, 0x33CA6ECDu, 0x000001FCu, 0x03546492u, 0x33E9B75Cu, 0x380FAF5Du, 0x000000C3u,
+    0x0745F7FEu, 0x24E7E64Fu, 0x2160D94Au, 0x00000048u, 0x32FED5F2u, 0x13FCEC41u, 0x1ED0DB6Eu, 0x00000070u,
+    0x3D2E2860u, 0x15BAEB71u, 0x1F5D8972u, 0x000001BBu, 0x3BA0247Fu, 0x392225EFu, 0x2F1D6A4Fu, 0x00000151u,
+    0x16697239u, 0x3125028Cu, 0x2E0493F3u, 0x000000D5u, 0x39AD7A84u, 0x191E3471u, 0x1BED88EBu, 0x00000070u,
+    0x1BC0321Fu, 0x35CFFF9Bu, 0x1AD041DCu, 0x00000178u, 0x27A830D6u, 0x382E7F60u, 0x16A2B953u, 0x00000005u,
+    0x0F19D50Eu, 0x0F47F175u, 0x1F12147Cu, 0x00000033u, 0x0F35FEE6u, 0x308D6476u, 0x2BFC7A9Fu, 0x00000094u,
+    0x022CA7EEu, 0x05F20F9Bu, 0x3833DEA0u, 0x0000015Eu, 0x0D681717u, 0x05D4406Du, 0x0A211F03u, 0x00000130u,
+    0x0A47995Cu, 0x1135DAB4u, 0x3B16797Du, 0x00000111u, 0x2F2741E4u, 0x1F1B3AD1u, 0x0FBB9A0Fu, 0x000000D0u,
+    0x11E601F2u, 0x0FE67931u, 0x250B982Eu, 0x000001D2u, 0x3E86A326u, 0x35817E48u, 0x2E94B6FCu, 0x000000E9u,
+    0x129F3DA5u, 0x14BF766Au, 0x2A9799E1u, 0x00000008u, 0x14C12E94u, 0x2419C27Bu, 0x0091A7F4u, 0x000001E1u,
+    0x154AD3BEu, 0x16A59D50u, 0x3AAF1A87u, 0x0000019Du, 0x28D55480u, 0x17DBA778u, 0x2EAAB1D6u, 0x000000C3u,
+    0x395FBB39u, 0x3DB981D1u, 0x3B380817u, 0x00000083u, 0x016797C5u, 0x3C22C5BBu, 0x2FB27A7Fu, 0x000000C2u,
+    0x26B0B0E7u, 0x066D32E2u, 0x19438819u, 0x000000E8u, 0x08502CF3u, 0x35FC4989u, 0x1DE9A259u, 0x00000157u,
+    0x1202662Bu, 0x1B8E37DEu, 0x22F73DCDu, 0x00000117u, 0x15D97442u, 0x3F7EE11Fu, 0x2ED57C5Bu, 0x0000016Au,
+    0x0F352A3Eu, 0x247A5360u, 0x057AFA2Au, 0x000000B9u, 0x0CF76443u, 0x1B33AD1Eu, 0x2433A3C7u, 0x000000A1u,
+    0x15D406D6u, 0x2A8DFF59u, 0x3DA8A98Cu, 0x000000B8u, 0x351C5672u, 0x27B557BCu, 0x0C325576u, 0x0000009Du,
+    0x15ADA730u, 0x100D2489u, 0x1F72649Eu, 0x0000014Au, 0x0E66AAE8u, 0x2D6412EFu, 0x02C78D4Du, 0x00000094u,
+    0x080D559Du, 0x34122216u, 0x0AAECE7Cu, 0x000001F7u, 0x2FD37468u, 0x1262F921u, 0x237BBE0Du, 0x0000004Fu,
+    0x2FA38150u, 0x0EC7A9FAu, 0x31596F25u, 0x00000030u, 0x11392584u, 0x10CEDFF2u, 0x2FE24927u, 0x0000014Du,
+    0x31AA38F1u, 0x355A49E6u, 0x2165F9A4u, 0x000000F8u, 0x133292AFu, 0x3F40E03Cu, 0x1A37A489u, 0x00000075u,
+    0x26B3A6F2u, 0x18B145DAu, 0x35430F92u, 0x0000015Bu, 0x0D6A0984u, 0x380E2786u, 0x3F0EB0E7u, 0x000000E1u,
+    0x16DDCAD7u, 0x1C2DA547u, 0x294D8E4Du, 0x00000001u, 0x1DCC8694u, 0x24840441u, 0x3DC16491u, 0x00000146u,
+    0x1A66B75Au, 0x2E06DB4Eu, 0x35EA6D86u, 0x00000154u, 0x215CC2E1u, 0x12E6D0A8u, 0x2BB011AEu, 0x0000009Fu,
+    0x29768700u, 0x2A52FB68u, 0x0686A256u, 0x000000BEu, 0x23A16DB4u, 0x195EEE34u, 0x203C21BCu, 0x00000073u,
+    0x37BF6B3Cu, 0x0766789Eu, 0x0737513Bu, 0x000000CDu, 0x2B6282C2u, 0x3A7EE6A5u, 0x2B003B0Du, 0x00000163u,
+    0x12265056u, 0x2E219B29u, 0x30F44333u, 0x0000010Cu, 0x32F31B12u, 0x18F2A7BDu, 0x199F5CE5u, 0x00000055u,
+    0x3CC4CE6Bu, 0x1EFED960u, 0x241AE39Du, 0x000001A4u, 0x07B7B113u, 0x373AC512u, 0x0B55BE7Bu, 0x00000149u,
+    0x1FBDC7E0u, 0x314C6BEFu, 0x19D371E9u, 0x0000010Bu, 0x1955A0BAu, 0x3FBD399Au, 0x06BD969Bu, 0x00000172u,
+    0x2D656762u, 0x24E72524u, 0x2C13D4D3u, 0x00000150u, 0x3D82280Eu, 0x30118E09u, 0x12936105u, 0x00000093u,
+    0x311638EFu, 0x0D7BE859u, 0x044F120Bu, 0x000000E8u, 0x367729C6u, 0x1771A430u, 0x27B314B6u, 0x0000003Cu,
+    0x24E7D05Eu, 0x0DF73B44u, 0x35CB4C75u, 0x000000D8u, 0x1F73682Fu, 0x1A7C6F27u, 0x0D4CBD80u, 0x000000EDu,
+    0x0264A935u, 0x1DCB8DCAu, 0x0BC81F74u, 0x00000002u, 0x33A61AF9u, 0x2E151318u, 0x0F2D4ED6u, 0x000000BAu,
+    0x095CC637u, 0x20C6CDAEu, 0x1926D76Bu, 0x00000159u, 0x00B279E1u, 0x17BCAB4Bu, 0x2B3BEB04u, 0x00000146u,
+    0x0205F31Fu, 0x019AAB62u, 0x1173B5B5u, 0x00000199u, 0x30E8C24Eu, 0x25C609EAu, 0x0A807735u, 0x000001F5u,
+    0x30192A54u, 0x22787E71u, 0x03293E27u, 0x0000013Au, 0x28ECC0F5u, 0x3A450895u, 0x0B57E819u, 0x000001A4u,
+    0x06E167ABu, 0x1ECF7B76u, 0x0A8F6728u, 0x00000145u, 0x146FAB58u, 0x0D39FCFFu, 0x14705DCCu, 0x000000F0u,
+    0x10B08E84u, 0x20D11F00u, 0x19FA8D63u, 0x00000120u, 0x3D8799F8u, 0x21DE0033u, 0x0D7D60CBu, 0x00000041u,
+    0x1B435196u, 0x209E7F06u, 0x1E5CBF8Bu, 0x00000104u, 0x22B97937u, 0x3BFF93CCu, 0x07213CC3u, 0x00000103u
+};
+
+extern const uint32_t cnn_conv2d_2_limits[64];
+CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_2_limits[64] = {
+    0x8000016Du, 0x80000169u, 0x0000016Du, 0x0000016Eu, 0x00000166u, 0x8000016Au, 0x0000016Bu, 0x00000168u,
+    0x0000016Cu, 0x00000166u, 0x0000016Au, 0x0000016Bu, 0x8000016Au, 0x0000016Bu, 0x0000016Eu, 0x00000168u,
+    0x8000016Au, 0x00000167u, 0x80000169u, 0x0000016Du, 0x0000016Du, 0x80000165u, 0x00000167u, 0x8000016Bu,
+    0x00000167u, 0x0000016Au, 0x8000016Cu, 0x00000167u, 0x8000016Cu, 0x00000166u, 0x80000166u, 0x80000165u,
+    0x80000168u, 0x80000165u, 0x0000016Au, 0x00000168u, 0x8000016Au, 0x80000168u, 0x00000166u, 0x0000016Au,
+    0x00000167u, 0x80000166u, 0x0000016Bu, 0x80000165u, 0x80000166u, 0x8000016Cu, 0x00000168u, 0x80000167u,
+    0x00000167u, 0x8000016Bu, 0x80000165u, 0x00000167u, 0x80000169u, 0x0000016Au, 0x0000016Cu, 0x80000168u,
+    0x0000016Au, 0x80000168u, 0x00000166u, 0x80000167u, 0x8000016Du, 0x8000016Du, 0x0000016Du, 0x8000016Au
+};
+
+extern const uint32_t cnn_conv2d_2_edges[19];
+CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_2_edges[19] = {
+    0x5E839CE8u, 0x00F4210Fu, 0x00000000u, 0x00000000u, 0x00F4210Fu, 0x00742107u, 0x00800008u, 0x00000000u,
+    0x00000000u, 0x42100001u, 0x00108421u, 0x00000000u, 0x00000000u, 0x00108421u, 0x00008420u, 0x00100001u,
+    0x00000000u, 0x00000000u, 0x01F8C63Fu
+};
+
+extern const uint8_t cnn_conv2d_2_edge_of[1];
+CNN_WEIGHTS_ATTR const uint8_t cnn_conv2d_2_edge_of[1] = {
+    0x00u
 };
 
 extern const uint32_t cnn_conv2d_3_w[512];

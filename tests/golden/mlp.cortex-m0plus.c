@@ -201,6 +201,11 @@ BITC_INLINE void bitc_dot32_masked(const uint32_t *a, const uint32_t *m, const u
     pop[0] = bitc_count_masked(a, m, w, n);
 }
 
+/* w: the sign words of an output's trits, then their nonzero words. */
+BITC_INLINE void bitc_dot32_tern(const uint32_t *a, const uint32_t *w, int n, uint32_t *pop) {
+    pop[0] = bitc_count_masked(a, w + n, w, n);
+}
+
 static void conv_lut_0(
     uint8_t *restrict y,
     const uint8_t *restrict x,

@@ -118,6 +118,16 @@ BITC_INLINE void bitc_dot32_rest_masked(const uint32_t *a, const uint32_t *m, co
     }
 }
 
+BITC_INLINE void bitc_dot32_rest_tern(const uint32_t *a, const uint32_t *w, int n, int lanes, uint32_t *pop) {
+    for (int j = 0; j < lanes; j++) {
+        uint32_t sum = 0;
+        for (int i = 0; i < n; i++) {
+            sum += bitc_popcount32((a[i] ^ w[i * lanes + j]) & w[(n + i) * lanes + j]);
+        }
+        pop[j] = sum;
+    }
+}
+
 BITC_INLINE uint32_t bitc_popcount64(uint64_t v) {
 #if defined(__GNUC__)
     return (uint32_t)__builtin_popcountll(v);
@@ -149,6 +159,16 @@ BITC_INLINE void bitc_dot64_rest_masked(const uint64_t *a, const uint64_t *m, co
     }
 }
 
+BITC_INLINE void bitc_dot64_rest_tern(const uint64_t *a, const uint64_t *w, int n, int lanes, uint32_t *pop) {
+    for (int j = 0; j < lanes; j++) {
+        uint32_t sum = 0;
+        for (int i = 0; i < n; i++) {
+            sum += bitc_popcount64((a[i] ^ w[i * lanes + j]) & w[(n + i) * lanes + j]);
+        }
+        pop[j] = sum;
+    }
+}
+
 BITC_INLINE void bitc_dot32(const uint32_t *a, const uint32_t *w, int n, uint32_t *pop) {
     uint32_t sum[8] = {0};
     for (int i = 0; i < n; i++) {
@@ -173,6 +193,18 @@ BITC_INLINE void bitc_dot32_masked(const uint32_t *a, const uint32_t *m, const u
     }
 }
 
+BITC_INLINE void bitc_dot32_tern(const uint32_t *a, const uint32_t *w, int n, uint32_t *pop) {
+    uint32_t sum[8] = {0};
+    for (int i = 0; i < n; i++) {
+        for (int j = 0; j < 8; j++) {
+            sum[j] += bitc_popcount32((a[i] ^ w[i * 8 + j]) & w[(n + i) * 8 + j]);
+        }
+    }
+    for (int j = 0; j < 8; j++) {
+        pop[j] = (uint32_t)sum[j];
+    }
+}
+
 BITC_INLINE void bitc_dot64(const uint64_t *a, const uint64_t *w, int n, uint32_t *pop) {
     uint64_t sum[8] = {0};
     for (int i = 0; i < n; i++) {
@@ -190,6 +222,18 @@ BITC_INLINE void bitc_dot64_masked(const uint64_t *a, const uint64_t *m, const u
     for (int i = 0; i < n; i++) {
         for (int j = 0; j < 8; j++) {
             sum[j] += bitc_popcount64((a[i] ^ w[i * 8 + j]) & m[i]);
+        }
+    }
+    for (int j = 0; j < 8; j++) {
+        pop[j] = (uint32_t)sum[j];
+    }
+}
+
+BITC_INLINE void bitc_dot64_tern(const uint64_t *a, const uint64_t *w, int n, uint32_t *pop) {
+    uint64_t sum[8] = {0};
+    for (int i = 0; i < n; i++) {
+        for (int j = 0; j < 8; j++) {
+            sum[j] += bitc_popcount64((a[i] ^ w[i * 8 + j]) & w[(n + i) * 8 + j]);
         }
     }
     for (int j = 0; j < 8; j++) {
@@ -251,6 +295,7 @@ static void conv_bits_0(
                     patch[i] = 0;
                     mask[i] = 0;
                 }
+
                 valid = 0;
                 for (int ky = 0; ky < 3; ky++) {
                     for (int kx = 0; kx < 3; kx++) {
