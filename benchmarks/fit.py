@@ -15,7 +15,7 @@ from benchmarks.measure import Measurement, graph_of, measure
 from benchmarks.training import layers
 from bitc.ir.graph import Node
 from bitc.kernels import assign_layouts
-from bitc.kernels.costs import TABLE
+from bitc.kernels.costs import TABLE, profiles
 from bitc.kernels.step import Variant
 from bitc.kernels.variants import VARIANTS
 from bitc.target import Target
@@ -34,6 +34,7 @@ def fit(names: Sequence[str] = TARGETS) -> None:
         found[_key(profile)] = profile
     text = json.dumps({"profiles": [found[k] for k in sorted(found)]}, indent=1, sort_keys=True)
     TABLE.write_text(text + "\n", encoding="utf-8")
+    profiles.cache_clear()
 
 
 def roomy(name: str) -> Target:

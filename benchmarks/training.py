@@ -82,6 +82,13 @@ def layers() -> list[Node]:
         b.add(BIT1, BIT1, channels, count, 9 if channels < 200 else 5, 3, gives=next(kinds))
         b.add(BIT1, BIT1, channels, count, 6, 3, pad=False, stride=2, gives=next(kinds))
         b.add(BIT1, BIT1, channels, count, 6, 1, gives=next(kinds))
+    for channels, count, size, kernel, stride in (
+        (64, 64, 8, 3, 1), (64, 32, 12, 3, 1), (32, 96, 14, 3, 1), (96, 64, 10, 3, 1), (128, 64, 7, 3, 1),
+        (48, 80, 11, 3, 1), (40, 64, 13, 3, 1), (128, 48, 12, 3, 2), (64, 96, 14, 3, 2), (100, 72, 9, 3, 2),
+        (128, 128, 12, 1, 1), (64, 96, 16, 1, 1), (256, 160, 7, 1, 1), (32, 32, 10, 5, 1), (64, 40, 9, 5, 1),
+        (200, 64, 5, 3, 1), (256, 96, 4, 3, 1), (320, 32, 6, 3, 1), (64, 64, 30, 3, 1), (33, 48, 18, 3, 1),
+    ):  # fmt: skip
+        b.add(BIT1, BIT1, channels, count, size, kernel, stride=stride, gives="bits")
     for channels in (32, 64, 96):
         b.add(BIT1, BIT1, channels, 48, 8, 5, gives=next(kinds))
         b.add(BIT1, BIT1, channels, 48, 6, 2, gives=next(kinds))
