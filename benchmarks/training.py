@@ -94,11 +94,14 @@ def layers() -> list[Node]:
         b.add(BIT1, BIT1, channels, 48, 6, 2, gives=next(kinds))
         b.add(BIT1, BIT1, 2 * channels, 64, 6, 3, group=2, gives=next(kinds))
         b.add(BIT1, BIT1, 2 * channels, 32, 6, 3, group=4, gives=next(kinds))
+        b.add(BIT1, BIT1, 2 * channels, 128, 9, 3, group=2, gives="bits")
+        b.add(BIT1, BIT1, channels, 64, 8, 3, group=2, gives=next(kinds))
     for k, count in ((64, 10), (160, 160), (300, 100), (512, 64), (784, 160), (1024, 256), (2048, 64), (3136, 128)):
         b.add(BIT1, BIT1, k, count, 1, 1, gives=next(kinds))
-    for channels in (8, 16, 32, 33, 48, 96, 128):
+    for channels in (8, 16, 24, 32, 40, 48, 64, 96, 128, 160, 192, 256):
         b.add(BIT1, BIT1, channels, channels, 8, 3, group=channels, gives=next(kinds))
         b.add(BIT1, BIT1, channels, channels, 8, 5, group=channels, stride=2, gives=next(kinds))
+        b.add(BIT1, BIT1, channels, channels, 7, 3, group=channels, pad=False, gives="bits")
     for channels, count in ((32, 32), (64, 40), (96, 64), (200, 33)):
         for x, w in ((TERN, BIT1), (BIT1, TERN), (TERN, TERN)):
             b.add(x, w, channels, count, 7, 3, gives=next(kinds))

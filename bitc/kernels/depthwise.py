@@ -65,7 +65,7 @@ def _work(node: Node, target: Target) -> Work:
     terms, found = convolution(node)
     x, w = node.input(0).type, node.input(1).type
     planes = (w.size // w.shape[0]).bit_length()
-    kind = f"{x.dtype} "
+    kind = f"{x.dtype} {x.layout.word} "
     return terms | {
         f"{kind}words": found.pixels * x.words_per_plane,
         f"{kind}taps": found.taps * x.words_per_plane,

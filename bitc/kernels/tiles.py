@@ -48,8 +48,19 @@ class TileIsa:
     """Whether thresholds of a block lie as those of its even outputs, then those of its odd ones."""
 
 
-LOOP, RUN, PIXEL = 2.0, 10.0, 8.0
-"""Instructions of one round of a loop over adjacent words, of such a loop aside from that, and of finding a pixel."""
+PRICES: Work = {
+    "steps": 2.0,  # one round of a loop over adjacent words
+    "fixed steps": 2.0,
+    "runs": 10.0,  # such a loop aside from that
+    "fixed runs": 10.0,
+    "run pixels": 1.0,
+    "tile pixels": 8.0,  # finding a pixel
+    "counts": 0.0,  # this and the others depend on the instruction set
+    "weights": 0.0,
+    "inputs": 0.0,
+    "blocks": 0.0,
+}
+"""Instructions for each term of the work of a tiling, roughly."""
 NEVER, ALWAYS = 2**15 - 1, -1
 """Limits that no count, and every count, is above."""
 
@@ -214,19 +225,18 @@ class Tiling:
     def work(self) -> Work:
         """Terms for all pixels, and for the outputs of one group."""
         vectors = self.lanes * self.word / max(w * n for w, n in self.isa.lanes.items())
-        terms = dict.fromkeys(
-            ("steps", "counts", "weights", "inputs", "runs", "run pixels", "tile pixels", "blocks"), 0.0
-        )
+        terms = dict.fromkeys(PRICES, 0.0)
+        fixed = "" if self.adjacent else "fixed "  # compilers unroll a loop over the steps of a tap
         for r in self.regions:
             p = self.pixels if r.count >= self.pixels else 1
             tiles = self.geo.n * self.tiles * -(-r.count // p)
             runs = tiles * len(r.ky) * (1 if self.adjacent else len(r.kx))
             steps = tiles * r.taps * self.tap
-            terms["steps"] += steps
+            terms[f"{fixed}steps"] += steps
             terms["counts"] += steps * self.blocks * p * vectors
             terms["weights"] += steps * self.blocks * vectors
             terms["inputs"] += steps * p
-            terms["runs"] += runs
+            terms[f"{fixed}runs"] += runs
             terms["run pixels"] += runs * p
             terms["tile pixels"] += tiles * p
             terms["blocks"] += tiles * self.blocks * p
@@ -236,16 +246,7 @@ class Tiling:
     def instructions(self) -> float:
         """Estimate for `work`, by which tiles are compared."""
         isa = self.isa
-        prices = {
-            "steps": LOOP,
-            "counts": isa.step,
-            "weights": isa.load_w,
-            "inputs": isa.load_x,
-            "runs": RUN,
-            "run pixels": 1.0,
-            "tile pixels": PIXEL,
-            "blocks": isa.finish,
-        }
+        prices = PRICES | {"counts": isa.step, "weights": isa.load_w, "inputs": isa.load_x, "blocks": isa.finish}
         return sum(prices[term] * n for term, n in self.work.items())
 
     def in_lanes(self, limits: Array, groups: int) -> Array:
