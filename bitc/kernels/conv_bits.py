@@ -1,4 +1,4 @@
-"""Convolution of packed activations with packed weights, bits or trits: XOR and popcount.
+"""Convolution of packed activations with weights in bit planes: XOR and popcount.
 
 The window of a pixel is gathered into one run of words (`patch`), then compared with the weights of each output:
 ``dot = valid - 2 * popcount((patch ^ w) & mask)``. The mask is absent for bits away from the border, marks the taps
@@ -8,14 +8,19 @@ Weights that are trits have a sign plane s and a nonzero plane z. With `plus` an
 that are +1 and -1 (neither: outside, or zero), each nonzero weight sees ``plus ^ s`` minus ``minus ^ s``:
 ``dot = popcount((plus ^ s) & z) - popcount((minus ^ s) & z)``. Where all activations are ±1, the first count is the
 number of nonzero weights less the second; taps outside count as +1, and the sums of their weights are taken back.
+
+Small integers are planes with weights 1, 2, 4: of signs if all are odd (``-3, -1, 1, 3`` is ``±2 ±1``), else of trits
+(sign and magnitude). Their counts add up to the same two counts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from bitc.ir.dtypes import BIT1, INT8
 from bitc.ir.graph import Array, Node
 from bitc.ir.types import TensorType
 from bitc.kernels.epilogues import epilogue
@@ -26,6 +31,9 @@ from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scr
 from bitc.kernels.work import Work, convolution
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
+
+LARGEST = 7
+"""Magnitude up to which integer weights are taken: three planes."""
 
 
 def tap_bits(x: TensorType, group: int) -> int:
@@ -44,14 +52,15 @@ def kernel_word(x: TensorType, taps: int, group: int, isa: BitIsa) -> int:
     return isa.word if isa.word == 32 or wide <= bits * 1.05 else 32
 
 
-def pack_weights(w: Array, x: TensorType, group: int, word: int, lanes: int) -> Array:
-    """Weights ``[O, kh, kw, C]`` in the order of the patch: blocks of `lanes` outputs of a group, interleaved word by
-    word, plane after plane; the last block of a group holds the outputs that are left."""
-    outputs, taps, bits = w.shape[0], w.shape[1] * w.shape[2], tap_bits(x, group)
+def pack_weights(w: Sequence[Array], x: TensorType, group: int, word: int, lanes: int) -> Array:
+    """Weights (see `weight_planes`), each ``[O, kh, kw, C]``, in the order of the patch: blocks of `lanes` outputs of a
+    group, interleaved word by word, plane after plane; the last block of a group holds the outputs that are left."""
+    (outputs, kh, kw, channels), bits = w[0].shape, tap_bits(x, group)
+    taps = kh * kw
     packed = []
-    for plane in planes(w):
+    for plane in (p for codes in w for p in planes(codes)):
         padded = np.zeros((outputs, taps, bits), np.bool_)
-        padded[:, :, : w.shape[3]] = plane.reshape(outputs, taps, -1)
+        padded[:, :, :channels] = plane.reshape(outputs, taps, -1)
         packed.append(pack_bits(padded.reshape(outputs, taps * bits), word))
     per_group = outputs // group
     blocks = [
@@ -63,11 +72,25 @@ def pack_weights(w: Array, x: TensorType, group: int, word: int, lanes: int) -> 
     return np.concatenate(blocks)
 
 
+def weight_planes(w: Array) -> list[Array]:
+    """Weights as bits or trits times 1, 2, 4 ..., the most significant first: ``w = sum 2**i * plane[i]``."""
+    if w.dtype.kind == "b":
+        return [w]
+    whole = w.astype(np.int32)
+    magnitude = np.abs(whole)
+    count = int(magnitude.max(initial=1)).bit_length()
+    if count > 1 and (whole % 2).all():
+        digits = (whole + 2**count - 1) // 2  # of ones, that stand for +1
+        return [(digits >> i & 1) == 0 for i in reversed(range(count))]
+    return [(np.sign(whole) * (magnitude >> i & 1)).astype(np.int8) for i in reversed(range(count))]
+
+
 def accepts(node: Node, target: Target) -> str:
     x, w = node.input(0), node.input(1)
+    small = w.is_const and w.type.dtype is INT8 and abs(w.array.astype(np.int32)).max(initial=0) <= LARGEST
     return first_reason(
         (x.type.dtype.is_packed, f"activations are {x.type.dtype}, not packed"),
-        (w.type.dtype.is_packed, f"weights are {w.type.dtype}, not packed"),
+        (w.type.dtype.is_packed or small, f"weights are {w.type.dtype}, neither packed nor small integers"),
         (w.is_const, "weights are computed"),
     )
 
@@ -79,14 +102,16 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     word = kernel_word(x.type, geo.taps, op.group, isa)
     k = patch_words(x.type, geo.taps, op.group, word)
     e, params = epilogue(op.epilogue, node.inputs[2:], op.accumulator(x.type, w.type), node.output.type)
-    ternary, trits = x.type.dtype.planes == 2, w.type.dtype.planes == 2
+    parts = weight_planes(w.array)
+    zeros = parts[0].dtype.kind != "b"
+    ternary, tabulated = x.type.dtype.planes == 2, zeros or len(parts) > 1
     direct = geo.taps == 1 and op.group == 1 and not geo.border and x.type.layout.word == word
-    direct = direct and not (ternary and trits)  # the plane of +1 is computed in the copy
-    masked = ternary or (geo.border and not trits)
-    tap_sums = trits and geo.border and not ternary
-    args = [out(node), Arg("x", x), Arg("w", Packed(pack_weights(w.array, x.type, op.group, word, isa.lanes))), *params]
-    if trits and not ternary:
-        args.append(Arg("nonzeros", Packed(_nonzeros(w.array), "nonzeros", is_weight=False)))
+    direct = direct and not (ternary and tabulated)  # the plane of +1 is computed in the copy
+    masked = ternary or (geo.border and not tabulated)
+    tap_sums = tabulated and geo.border and not ternary
+    args = [out(node), Arg("x", x), Arg("w", Packed(pack_weights(parts, x.type, op.group, word, isa.lanes))), *params]
+    if tabulated and not ternary:
+        args.append(Arg("largest", Packed(_largest(parts), "largest", is_weight=False)))
     if tap_sums:
         args.append(Arg("tap_sums", Packed(_tap_sums(w.array), "tap_sums", is_weight=False)))
         args.append(scratch("outside", w.shape[0] // op.group, np.int32))
@@ -110,7 +135,10 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "rest": per_group % isa.lanes,
         "channels": w.shape[3],
         "ternary": ternary,
-        "trits": trits,
+        "tabulated": tabulated,
+        "zeros": zeros,
+        "weight_planes": len(parts),
+        "plane_words": 2 * k if zeros else k,
         "tap_sums": tap_sums,
         "masked": masked,
         "direct": direct,
@@ -119,16 +147,21 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     return (Step(VARIANT.name, "kernels/conv_bits.j2", tuple(args), context, ("bitc_defs.h", isa.template)),)
 
 
-def _nonzeros(w: Array) -> Array:
-    """Nonzero weights per output."""
-    counts = np.count_nonzero(w.reshape(len(w), -1), axis=1)
-    return counts.astype(np.min_scalar_type(counts.max()))
+def _largest(parts: Sequence[Array]) -> Array:
+    """Per output the sum of its planes' nonzero weights, each times its plane's 1, 2, 4 ..."""
+    total: Array = np.zeros(len(parts[0]), np.int64)
+    for part in parts:
+        nonzero = np.ones_like(part) if part.dtype.kind == "b" else part
+        total = 2 * total + np.count_nonzero(nonzero.reshape(len(part), -1), axis=1)
+    narrow: Array = total.astype(np.min_scalar_type(total.max()))
+    return narrow
 
 
 def _tap_sums(w: Array) -> Array:
     """Sum of the weights of each tap ``[taps, O]``."""
-    sums = w.sum(axis=3, dtype=np.int64).reshape(len(w), -1).T
-    return sums.astype(np.promote_types(np.min_scalar_type(sums.min()), np.min_scalar_type(-abs(sums).max() - 1)))
+    sums: Array = w.sum(axis=3, dtype=np.int64).reshape(len(w), -1).T
+    narrow: Array = sums.astype(np.min_scalar_type(-np.abs(sums).max() - 1))
+    return narrow
 
 
 def _gather(x: TensorType, group: int, word: int) -> dict[str, Any]:
@@ -152,8 +185,12 @@ def cost(node: Node, target: Target) -> float:
     assert isinstance(op, Conv2D)
     if op.group > 1 and tap_bits(x.type, op.group) % 8:
         return op.macs(x.type, w.type) * 12.0  # gathered bit by bit
-    counts = 1.0 if w.type.dtype.planes == 1 else 1.2 * x.type.dtype.planes
-    return op.macs(x.type, w.type) / 32 * bit_isa(target).cost * counts
+    macs = op.macs(x.type, w.type)
+    if w.type.dtype is BIT1:
+        return macs / 32 * bit_isa(target).cost
+    parts = weight_planes(w.array)
+    counts = len(parts) * x.type.dtype.planes * (1.0 if parts[0].dtype.kind == "b" else 1.25)
+    return macs / 32 * bit_isa(target).cost * counts
 
 
 def work(node: Node, target: Target) -> Work:
@@ -165,7 +202,7 @@ def work(node: Node, target: Target) -> Work:
     word = kernel_word(x, taps, op.group, isa)
     k = patch_words(x, taps, op.group, word)
     blocks, rest = divmod(w.shape[0] // op.group, isa.lanes)
-    masked = found.pixels if x.dtype.planes == 2 else 0 if w.dtype.planes == 2 else found.border
+    masked = found.pixels if x.dtype.planes == 2 else 0 if w.dtype is not BIT1 else found.border
     bits = tap_bits(x, op.group)
     unit = _gather(x, op.group, word)["unit"]
     kind = f"{x.dtype}*{w.dtype} "

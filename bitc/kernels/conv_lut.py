@@ -56,7 +56,7 @@ def _trits_per_byte(outputs: int) -> int:
 
 def _trit_cost(per_byte: int, outputs: int) -> float:
     """Instructions per input on a Cortex-M4: filling the table, and a lookup per output."""
-    return (3.6 * 3**per_byte + 4.0 * outputs) / per_byte
+    return (3.6 * float(3**per_byte) + 4.0 * outputs) / per_byte
 
 
 def _accepts(node: Node, target: Target) -> str:

@@ -81,6 +81,27 @@ def test_packed_times_trits(target: str, window: str, dtype: object, tmp_path: P
 
 
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", [BIT1, TERN], ids=str)
+def test_packed_times_small_integers(target: str, dtype: object, tmp_path: Path) -> None:
+    """Two and three planes, of signs or of trits."""
+    rng = np.random.default_rng(8)
+    levels = ([-3, -1, 1, 3], [-7, -5, 1, 7], [-2, -1, 0, 1, 2], [-7, -4, 0, 3, 6], [0], [2, 4])
+    graphs = []
+    for i, (window, c) in enumerate(itertools.product(("1x1", "3x3", "2x3", "far"), (3, 32, 65))):
+        for values in levels:
+            shape = (CHANNELS[i % 9], *WINDOWS[window].kernel, c)
+            w = Value("w", TensorType(shape, INT8), rng.choice(values, shape).astype(np.int8))
+            x = TensorType((1, 5, 6, c), dtype)  # type: ignore[arg-type]
+            graphs.append(case(rng, x, w, WINDOWS[window], i % 6))
+    for c in (6, 64):
+        w = Value("w", TensorType((10, 3, 3, c // 2), INT8), rng.integers(-7, 8, (10, 3, 3, c // 2)).astype(np.int8))
+        graphs.append(single(Conv2D(WINDOWS["3x3"], 2), TensorType((1, 5, 6, c), dtype), w))  # type: ignore[arg-type]
+    graph = merge(graphs)
+    compiled = check(graph, TARGETS[target](), tmp_path, random_feeds(graph))
+    assert sum(layer.kernel == "conv_bits" for layer in compiled.program.layers) > len(graphs) // 3
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_extremes(target: str, tmp_path: Path) -> None:
     """All products +1 and all -1, in long dense layers: the counters must not overflow."""
     graphs = []
