@@ -231,7 +231,7 @@ def work(node: Node, target: Target) -> Work:
 
 def cost(node: Node, target: Target) -> float:
     wide = "unaligned" in target.features  # Armv7-M and up: three operands, one of them shifted
-    lookup, plane, triple, block = (15.6, 6.0, 60.0, 900.0) if wide else (27.5, 11.0, 120.0, 1500.0)
+    lookup, plane, triple, block = (15.6, 6.0, 60.0, 900.0) if wide else (25.0, 11.0, 120.0, 1500.0)
     prices = {"call": 0.0, "lookups": lookup, "planes": plane, "triples": triple, "blocks": block}
     return sum(n * prices[term] for term, n in work(node, target).items())
 

@@ -139,22 +139,50 @@ BITC_INLINE uint32_t bitc_full(uint32_t *sum, uint32_t b, uint32_t c) {
 #endif
 }
 
-/* Words of group number i of those at `group`, for the pattern number `at` in the word `patterns`. */
+/* Plane 0 and 1 of look-up `i` of the ten whose patterns are in a word, from the tables at `group`: BITC_LOOKUP for
+ i = 0, 1, ... in this order, then BITC_NEXT to go to the tables of the next word. */
 #if defined(__GNUC__) && defined(__thumb2__)
-#define BITC_LOOKUP(group, i, patterns, at, s0, s1)                                                 \
+#define BITC_LOOKUP(group, patterns, i, s0, s1)                                                     \
 do {                                                                                            \
     const uint32_t *entry_;                                                                     \
-    __asm__ volatile("ubfx %0, %1, %2, #3" : "=r"(entry_) : "r"(patterns), "i"(3 * (at)));      \
+    __asm__ volatile("ubfx %0, %1, %2, #3" : "=r"(entry_) : "r"(patterns), "i"(3 * (i)));       \
     __asm__ volatile("add %0, %1, %0, lsl #3" : "+r"(entry_) : "r"(group));                     \
     __asm__ volatile("ldrd %0, %1, [%2, %3]" : "=&r"(s0), "=r"(s1) : "r"(entry_), "i"(64 * (i))); \
 } while (0)
-#else
-#define BITC_LOOKUP(group, i, patterns, at, s0, s1)                                       \
-do {                                                                                  \
-    const uint32_t *entry_ = (group) + 16 * (i) + 2 * ((patterns) >> (3 * (at)) & 7); \
-    s0 = entry_[0];                                                                   \
-    s1 = entry_[1];                                                                   \
+#define BITC_NEXT(group) (group) += 160
+#elif defined(__GNUC__) && defined(__thumb__)
+/* Offsets of loads end at 124: the pointer moves after every second look-up. Patterns are shifted out. */
+#define BITC_LOOKUP(group, patterns, i, s0, s1)                                                     \
+do {                                                                                            \
+    if ((i) == 0) {                                                                             \
+        __asm__ volatile(                                                                       \
+            ".syntax unified\n\tlsls %1, %2, #29\n\tlsrs %1, %1, #26\n\tadd %1, %3\n\t"          \
+            "ldr %0, [%1]\n\tldr %1, [%1, #4]"                                                  \
+            : "=&l"(s0), "=&l"(s1)                                                              \
+            : "l"(patterns), "r"(group)                                                         \
+            : "cc");                                                                            \
+    } else {                                                                                    \
+        __asm__ volatile(                                                                       \
+            ".syntax unified\n\tmovs %1, #56\n\tands %1, %2\n\tlsrs %2, %2, #3\n\tadd %1, %3\n\t" \
+            "ldr %0, [%1, %4]\n\tldr %1, [%1, %5]"                                              \
+            : "=&l"(s0), "=&l"(s1), "+l"(patterns)                                              \
+            : "r"(group), "i"(64 * ((i) % 2)), "i"(64 * ((i) % 2) + 4)                          \
+            : "cc");                                                                            \
+    }                                                                                           \
+    if ((i) % 2) {                                                                              \
+        (group) += 32;                                                                          \
+        BITC_HIDE(group);                                                                       \
+    }                                                                                           \
 } while (0)
+#define BITC_NEXT(group) (void)0
+#else
+#define BITC_LOOKUP(group, patterns, i, s0, s1)                                          \
+do {                                                                                 \
+    const uint32_t *entry_ = (group) + 16 * (i) + 2 * ((patterns) >> (3 * (i)) & 7); \
+    s0 = entry_[0];                                                                  \
+    s1 = entry_[1];                                                                  \
+} while (0)
+#define BITC_NEXT(group) (group) += 160
 #endif
 
 BITC_INLINE uint32_t bitc_half(uint32_t *sum, uint32_t b) {
@@ -480,106 +508,106 @@ static void conv_sliced_0(
                     const uint32_t *group = table + 0;
                     for (int column = 0; column < 3; column++) {
                         uint32_t patterns;
-                        for (const uint32_t *end = group + 320; group < end; group += 160) {
+                        for (const uint32_t *end = group + 320; group < end;) {
                             BITC_HIDE(group);
                             patterns = *weights++;
                             uint32_t s0_0;
                             uint32_t s0_1;
-                            BITC_LOOKUP(group, 0, patterns, 0, s0_0, s0_1);
+                            BITC_LOOKUP(group, patterns, 0, s0_0, s0_1);
                             uint32_t s1_0;
                             uint32_t s1_1;
-                            BITC_LOOKUP(group, 1, patterns, 1, s1_0, s1_1);
+                            BITC_LOOKUP(group, patterns, 1, s1_0, s1_1);
                             const uint32_t k0 = bitc_full(&p0, s0_0, s1_0);
                             const uint32_t k1 = bitc_full(&p1, s0_1, k0);
                             uint32_t s2_0;
                             uint32_t s2_1;
-                            BITC_LOOKUP(group, 2, patterns, 2, s2_0, s2_1);
+                            BITC_LOOKUP(group, patterns, 2, s2_0, s2_1);
                             const uint32_t k2 = bitc_full(&p1, s1_1, s2_1);
                             const uint32_t k3 = bitc_full(&p2, k1, k2);
                             uint32_t s3_0;
                             uint32_t s3_1;
-                            BITC_LOOKUP(group, 3, patterns, 3, s3_0, s3_1);
+                            BITC_LOOKUP(group, patterns, 3, s3_0, s3_1);
                             const uint32_t k4 = bitc_full(&p0, s2_0, s3_0);
                             const uint32_t k5 = bitc_full(&p1, k4, s3_1);
                             uint32_t s4_0;
                             uint32_t s4_1;
-                            BITC_LOOKUP(group, 4, patterns, 4, s4_0, s4_1);
+                            BITC_LOOKUP(group, patterns, 4, s4_0, s4_1);
                             uint32_t s5_0;
                             uint32_t s5_1;
-                            BITC_LOOKUP(group, 5, patterns, 5, s5_0, s5_1);
+                            BITC_LOOKUP(group, patterns, 5, s5_0, s5_1);
                             const uint32_t k6 = bitc_full(&p0, s4_0, s5_0);
                             const uint32_t k7 = bitc_full(&p1, s4_1, k6);
                             const uint32_t k8 = bitc_full(&p2, k5, k7);
                             const uint32_t k9 = bitc_full(&p3, k3, k8);
                             uint32_t s6_0;
                             uint32_t s6_1;
-                            BITC_LOOKUP(group, 6, patterns, 6, s6_0, s6_1);
+                            BITC_LOOKUP(group, patterns, 6, s6_0, s6_1);
                             const uint32_t k10 = bitc_full(&p1, s5_1, s6_1);
                             uint32_t s7_0;
                             uint32_t s7_1;
-                            BITC_LOOKUP(group, 7, patterns, 7, s7_0, s7_1);
+                            BITC_LOOKUP(group, patterns, 7, s7_0, s7_1);
                             const uint32_t k11 = bitc_full(&p0, s6_0, s7_0);
                             const uint32_t k12 = bitc_full(&p1, k11, s7_1);
                             const uint32_t k13 = bitc_full(&p2, k10, k12);
                             uint32_t s8_0;
                             uint32_t s8_1;
-                            BITC_LOOKUP(group, 8, patterns, 8, s8_0, s8_1);
+                            BITC_LOOKUP(group, patterns, 8, s8_0, s8_1);
                             uint32_t s9_0;
                             uint32_t s9_1;
-                            BITC_LOOKUP(group, 9, patterns, 9, s9_0, s9_1);
+                            BITC_LOOKUP(group, patterns, 9, s9_0, s9_1);
                             const uint32_t k14 = bitc_full(&p0, s8_0, s9_0);
                             const uint32_t k15 = bitc_full(&p1, s8_1, k14);
-                            group += 160;
+                            BITC_NEXT(group);
                             BITC_HIDE(group);
                             patterns = *weights++;
                             uint32_t s10_0;
                             uint32_t s10_1;
-                            BITC_LOOKUP(group, 0, patterns, 0, s10_0, s10_1);
+                            BITC_LOOKUP(group, patterns, 0, s10_0, s10_1);
                             const uint32_t k16 = bitc_full(&p1, s9_1, s10_1);
                             const uint32_t k17 = bitc_full(&p2, k15, k16);
                             const uint32_t k18 = bitc_full(&p3, k13, k17);
                             const uint32_t k19 = bitc_full(&p4, k9, k18);
                             uint32_t s11_0;
                             uint32_t s11_1;
-                            BITC_LOOKUP(group, 1, patterns, 1, s11_0, s11_1);
+                            BITC_LOOKUP(group, patterns, 1, s11_0, s11_1);
                             const uint32_t k20 = bitc_full(&p0, s10_0, s11_0);
                             const uint32_t k21 = bitc_full(&p1, k20, s11_1);
                             uint32_t s12_0;
                             uint32_t s12_1;
-                            BITC_LOOKUP(group, 2, patterns, 2, s12_0, s12_1);
+                            BITC_LOOKUP(group, patterns, 2, s12_0, s12_1);
                             uint32_t s13_0;
                             uint32_t s13_1;
-                            BITC_LOOKUP(group, 3, patterns, 3, s13_0, s13_1);
+                            BITC_LOOKUP(group, patterns, 3, s13_0, s13_1);
                             const uint32_t k22 = bitc_full(&p0, s12_0, s13_0);
                             const uint32_t k23 = bitc_full(&p1, s12_1, k22);
                             const uint32_t k24 = bitc_full(&p2, k21, k23);
                             uint32_t s14_0;
                             uint32_t s14_1;
-                            BITC_LOOKUP(group, 4, patterns, 4, s14_0, s14_1);
+                            BITC_LOOKUP(group, patterns, 4, s14_0, s14_1);
                             const uint32_t k25 = bitc_full(&p1, s13_1, s14_1);
                             uint32_t s15_0;
                             uint32_t s15_1;
-                            BITC_LOOKUP(group, 5, patterns, 5, s15_0, s15_1);
+                            BITC_LOOKUP(group, patterns, 5, s15_0, s15_1);
                             const uint32_t k26 = bitc_full(&p0, s14_0, s15_0);
                             const uint32_t k27 = bitc_full(&p1, k26, s15_1);
                             const uint32_t k28 = bitc_full(&p2, k25, k27);
                             const uint32_t k29 = bitc_full(&p3, k24, k28);
                             uint32_t s16_0;
                             uint32_t s16_1;
-                            BITC_LOOKUP(group, 6, patterns, 6, s16_0, s16_1);
+                            BITC_LOOKUP(group, patterns, 6, s16_0, s16_1);
                             uint32_t s17_0;
                             uint32_t s17_1;
-                            BITC_LOOKUP(group, 7, patterns, 7, s17_0, s17_1);
+                            BITC_LOOKUP(group, patterns, 7, s17_0, s17_1);
                             const uint32_t k30 = bitc_full(&p0, s16_0, s17_0);
                             const uint32_t k31 = bitc_full(&p1, s16_1, k30);
                             uint32_t s18_0;
                             uint32_t s18_1;
-                            BITC_LOOKUP(group, 8, patterns, 8, s18_0, s18_1);
+                            BITC_LOOKUP(group, patterns, 8, s18_0, s18_1);
                             const uint32_t k32 = bitc_full(&p1, s17_1, s18_1);
                             const uint32_t k33 = bitc_full(&p2, k31, k32);
                             uint32_t s19_0;
                             uint32_t s19_1;
-                            BITC_LOOKUP(group, 9, patterns, 9, s19_0, s19_1);
+                            BITC_LOOKUP(group, patterns, 9, s19_0, s19_1);
                             const uint32_t k34 = bitc_full(&p0, s18_0, s19_0);
                             const uint32_t k35 = bitc_full(&p1, k34, s19_1);
                             const uint32_t k36 = bitc_half(&p2, k35);
@@ -589,73 +617,75 @@ static void conv_sliced_0(
                             const uint32_t k40 = bitc_half(&p6, k39);
                             const uint32_t k41 = bitc_half(&p7, k40);
                             p8 ^= k41;
+
+                            BITC_NEXT(group);
                         }
                         {
                             patterns = *weights++;
                             uint32_t s0_0;
                             uint32_t s0_1;
-                            BITC_LOOKUP(group, 0, patterns, 0, s0_0, s0_1);
+                            BITC_LOOKUP(group, patterns, 0, s0_0, s0_1);
                             uint32_t s1_0;
                             uint32_t s1_1;
-                            BITC_LOOKUP(group, 1, patterns, 1, s1_0, s1_1);
+                            BITC_LOOKUP(group, patterns, 1, s1_0, s1_1);
                             const uint32_t k0 = bitc_full(&p0, s0_0, s1_0);
                             const uint32_t k1 = bitc_full(&p1, s0_1, k0);
                             uint32_t s2_0;
                             uint32_t s2_1;
-                            BITC_LOOKUP(group, 2, patterns, 2, s2_0, s2_1);
+                            BITC_LOOKUP(group, patterns, 2, s2_0, s2_1);
                             const uint32_t k2 = bitc_full(&p1, s1_1, s2_1);
                             const uint32_t k3 = bitc_full(&p2, k1, k2);
                             uint32_t s3_0;
                             uint32_t s3_1;
-                            BITC_LOOKUP(group, 3, patterns, 3, s3_0, s3_1);
+                            BITC_LOOKUP(group, patterns, 3, s3_0, s3_1);
                             const uint32_t k4 = bitc_full(&p0, s2_0, s3_0);
                             const uint32_t k5 = bitc_full(&p1, k4, s3_1);
                             uint32_t s4_0;
                             uint32_t s4_1;
-                            BITC_LOOKUP(group, 4, patterns, 4, s4_0, s4_1);
+                            BITC_LOOKUP(group, patterns, 4, s4_0, s4_1);
                             uint32_t s5_0;
                             uint32_t s5_1;
-                            BITC_LOOKUP(group, 5, patterns, 5, s5_0, s5_1);
+                            BITC_LOOKUP(group, patterns, 5, s5_0, s5_1);
                             const uint32_t k6 = bitc_full(&p0, s4_0, s5_0);
                             const uint32_t k7 = bitc_full(&p1, s4_1, k6);
                             const uint32_t k8 = bitc_full(&p2, k5, k7);
                             const uint32_t k9 = bitc_full(&p3, k3, k8);
                             uint32_t s6_0;
                             uint32_t s6_1;
-                            BITC_LOOKUP(group, 6, patterns, 6, s6_0, s6_1);
+                            BITC_LOOKUP(group, patterns, 6, s6_0, s6_1);
                             const uint32_t k10 = bitc_full(&p1, s5_1, s6_1);
                             uint32_t s7_0;
                             uint32_t s7_1;
-                            BITC_LOOKUP(group, 7, patterns, 7, s7_0, s7_1);
+                            BITC_LOOKUP(group, patterns, 7, s7_0, s7_1);
                             const uint32_t k11 = bitc_full(&p0, s6_0, s7_0);
                             const uint32_t k12 = bitc_full(&p1, k11, s7_1);
                             const uint32_t k13 = bitc_full(&p2, k10, k12);
                             uint32_t s8_0;
                             uint32_t s8_1;
-                            BITC_LOOKUP(group, 8, patterns, 8, s8_0, s8_1);
+                            BITC_LOOKUP(group, patterns, 8, s8_0, s8_1);
                             uint32_t s9_0;
                             uint32_t s9_1;
-                            BITC_LOOKUP(group, 9, patterns, 9, s9_0, s9_1);
+                            BITC_LOOKUP(group, patterns, 9, s9_0, s9_1);
                             const uint32_t k14 = bitc_full(&p0, s8_0, s9_0);
                             const uint32_t k15 = bitc_full(&p1, s8_1, k14);
-                            group += 160;
+                            BITC_NEXT(group);
                             BITC_HIDE(group);
                             patterns = *weights++;
                             uint32_t s10_0;
                             uint32_t s10_1;
-                            BITC_LOOKUP(group, 0, patterns, 0, s10_0, s10_1);
+                            BITC_LOOKUP(group, patterns, 0, s10_0, s10_1);
                             const uint32_t k16 = bitc_full(&p1, s9_1, s10_1);
                             const uint32_t k17 = bitc_full(&p2, k15, k16);
                             const uint32_t k18 = bitc_full(&p3, k13, k17);
                             const uint32_t k19 = bitc_full(&p4, k9, k18);
                             uint32_t s11_0;
                             uint32_t s11_1;
-                            BITC_LOOKUP(group, 1, patterns, 1, s11_0, s11_1);
+                            BITC_LOOKUP(group, patterns, 1, s11_0, s11_1);
                             const uint32_t k20 = bitc_full(&p0, s10_0, s11_0);
                             const uint32_t k21 = bitc_full(&p1, k20, s11_1);
                             uint32_t s12_0;
                             uint32_t s12_1;
-                            BITC_LOOKUP(group, 2, patterns, 2, s12_0, s12_1);
+                            BITC_LOOKUP(group, patterns, 2, s12_0, s12_1);
                             const uint32_t k22 = bitc_half(&p0, s12_0);
                             const uint32_t k23 = bitc_full(&p1, s12_1, k22);
                             const uint32_t k24 = bitc_full(&p2, k21, k23);
@@ -845,106 +875,106 @@ static void conv_sliced_1(
                     const uint32_t *group = table + 0;
                     for (int column = 0; column < 3; column++) {
                         uint32_t patterns;
-                        for (const uint32_t *end = group + 320; group < end; group += 160) {
+                        for (const uint32_t *end = group + 320; group < end;) {
                             BITC_HIDE(group);
                             patterns = *weights++;
                             uint32_t s0_0;
                             uint32_t s0_1;
-                            BITC_LOOKUP(group, 0, patterns, 0, s0_0, s0_1);
+                            BITC_LOOKUP(group, patterns, 0, s0_0, s0_1);
                             uint32_t s1_0;
                             uint32_t s1_1;
-                            BITC_LOOKUP(group, 1, patterns, 1, s1_0, s1_1);
+                            BITC_LOOKUP(group, patterns, 1, s1_0, s1_1);
                             const uint32_t k0 = bitc_full(&p0, s0_0, s1_0);
                             const uint32_t k1 = bitc_full(&p1, s0_1, k0);
                             uint32_t s2_0;
                             uint32_t s2_1;
-                            BITC_LOOKUP(group, 2, patterns, 2, s2_0, s2_1);
+                            BITC_LOOKUP(group, patterns, 2, s2_0, s2_1);
                             const uint32_t k2 = bitc_full(&p1, s1_1, s2_1);
                             const uint32_t k3 = bitc_full(&p2, k1, k2);
                             uint32_t s3_0;
                             uint32_t s3_1;
-                            BITC_LOOKUP(group, 3, patterns, 3, s3_0, s3_1);
+                            BITC_LOOKUP(group, patterns, 3, s3_0, s3_1);
                             const uint32_t k4 = bitc_full(&p0, s2_0, s3_0);
                             const uint32_t k5 = bitc_full(&p1, k4, s3_1);
                             uint32_t s4_0;
                             uint32_t s4_1;
-                            BITC_LOOKUP(group, 4, patterns, 4, s4_0, s4_1);
+                            BITC_LOOKUP(group, patterns, 4, s4_0, s4_1);
                             uint32_t s5_0;
                             uint32_t s5_1;
-                            BITC_LOOKUP(group, 5, patterns, 5, s5_0, s5_1);
+                            BITC_LOOKUP(group, patterns, 5, s5_0, s5_1);
                             const uint32_t k6 = bitc_full(&p0, s4_0, s5_0);
                             const uint32_t k7 = bitc_full(&p1, s4_1, k6);
                             const uint32_t k8 = bitc_full(&p2, k5, k7);
                             const uint32_t k9 = bitc_full(&p3, k3, k8);
                             uint32_t s6_0;
                             uint32_t s6_1;
-                            BITC_LOOKUP(group, 6, patterns, 6, s6_0, s6_1);
+                            BITC_LOOKUP(group, patterns, 6, s6_0, s6_1);
                             const uint32_t k10 = bitc_full(&p1, s5_1, s6_1);
                             uint32_t s7_0;
                             uint32_t s7_1;
-                            BITC_LOOKUP(group, 7, patterns, 7, s7_0, s7_1);
+                            BITC_LOOKUP(group, patterns, 7, s7_0, s7_1);
                             const uint32_t k11 = bitc_full(&p0, s6_0, s7_0);
                             const uint32_t k12 = bitc_full(&p1, k11, s7_1);
                             const uint32_t k13 = bitc_full(&p2, k10, k12);
                             uint32_t s8_0;
                             uint32_t s8_1;
-                            BITC_LOOKUP(group, 8, patterns, 8, s8_0, s8_1);
+                            BITC_LOOKUP(group, patterns, 8, s8_0, s8_1);
                             uint32_t s9_0;
                             uint32_t s9_1;
-                            BITC_LOOKUP(group, 9, patterns, 9, s9_0, s9_1);
+                            BITC_LOOKUP(group, patterns, 9, s9_0, s9_1);
                             const uint32_t k14 = bitc_full(&p0, s8_0, s9_0);
                             const uint32_t k15 = bitc_full(&p1, s8_1, k14);
-                            group += 160;
+                            BITC_NEXT(group);
                             BITC_HIDE(group);
                             patterns = *weights++;
                             uint32_t s10_0;
                             uint32_t s10_1;
-                            BITC_LOOKUP(group, 0, patterns, 0, s10_0, s10_1);
+                            BITC_LOOKUP(group, patterns, 0, s10_0, s10_1);
                             const uint32_t k16 = bitc_full(&p1, s9_1, s10_1);
                             const uint32_t k17 = bitc_full(&p2, k15, k16);
                             const uint32_t k18 = bitc_full(&p3, k13, k17);
                             const uint32_t k19 = bitc_full(&p4, k9, k18);
                             uint32_t s11_0;
                             uint32_t s11_1;
-                            BITC_LOOKUP(group, 1, patterns, 1, s11_0, s11_1);
+                            BITC_LOOKUP(group, patterns, 1, s11_0, s11_1);
                             const uint32_t k20 = bitc_full(&p0, s10_0, s11_0);
                             const uint32_t k21 = bitc_full(&p1, k20, s11_1);
                             uint32_t s12_0;
                             uint32_t s12_1;
-                            BITC_LOOKUP(group, 2, patterns, 2, s12_0, s12_1);
+                            BITC_LOOKUP(group, patterns, 2, s12_0, s12_1);
                             uint32_t s13_0;
                             uint32_t s13_1;
-                            BITC_LOOKUP(group, 3, patterns, 3, s13_0, s13_1);
+                            BITC_LOOKUP(group, patterns, 3, s13_0, s13_1);
                             const uint32_t k22 = bitc_full(&p0, s12_0, s13_0);
                             const uint32_t k23 = bitc_full(&p1, s12_1, k22);
                             const uint32_t k24 = bitc_full(&p2, k21, k23);
                             uint32_t s14_0;
                             uint32_t s14_1;
-                            BITC_LOOKUP(group, 4, patterns, 4, s14_0, s14_1);
+                            BITC_LOOKUP(group, patterns, 4, s14_0, s14_1);
                             const uint32_t k25 = bitc_full(&p1, s13_1, s14_1);
                             uint32_t s15_0;
                             uint32_t s15_1;
-                            BITC_LOOKUP(group, 5, patterns, 5, s15_0, s15_1);
+                            BITC_LOOKUP(group, patterns, 5, s15_0, s15_1);
                             const uint32_t k26 = bitc_full(&p0, s14_0, s15_0);
                             const uint32_t k27 = bitc_full(&p1, k26, s15_1);
                             const uint32_t k28 = bitc_full(&p2, k25, k27);
                             const uint32_t k29 = bitc_full(&p3, k24, k28);
                             uint32_t s16_0;
                             uint32_t s16_1;
-                            BITC_LOOKUP(group, 6, patterns, 6, s16_0, s16_1);
+                            BITC_LOOKUP(group, patterns, 6, s16_0, s16_1);
                             uint32_t s17_0;
                             uint32_t s17_1;
-                            BITC_LOOKUP(group, 7, patterns, 7, s17_0, s17_1);
+                            BITC_LOOKUP(group, patterns, 7, s17_0, s17_1);
                             const uint32_t k30 = bitc_full(&p0, s16_0, s17_0);
                             const uint32_t k31 = bitc_full(&p1, s16_1, k30);
                             uint32_t s18_0;
                             uint32_t s18_1;
-                            BITC_LOOKUP(group, 8, patterns, 8, s18_0, s18_1);
+                            BITC_LOOKUP(group, patterns, 8, s18_0, s18_1);
                             const uint32_t k32 = bitc_full(&p1, s17_1, s18_1);
                             const uint32_t k33 = bitc_full(&p2, k31, k32);
                             uint32_t s19_0;
                             uint32_t s19_1;
-                            BITC_LOOKUP(group, 9, patterns, 9, s19_0, s19_1);
+                            BITC_LOOKUP(group, patterns, 9, s19_0, s19_1);
                             const uint32_t k34 = bitc_full(&p0, s18_0, s19_0);
                             const uint32_t k35 = bitc_full(&p1, k34, s19_1);
                             const uint32_t k36 = bitc_half(&p2, k35);
@@ -954,73 +984,75 @@ static void conv_sliced_1(
                             const uint32_t k40 = bitc_half(&p6, k39);
                             const uint32_t k41 = bitc_half(&p7, k40);
                             p8 ^= k41;
+
+                            BITC_NEXT(group);
                         }
                         {
                             patterns = *weights++;
                             uint32_t s0_0;
                             uint32_t s0_1;
-                            BITC_LOOKUP(group, 0, patterns, 0, s0_0, s0_1);
+                            BITC_LOOKUP(group, patterns, 0, s0_0, s0_1);
                             uint32_t s1_0;
                             uint32_t s1_1;
-                            BITC_LOOKUP(group, 1, patterns, 1, s1_0, s1_1);
+                            BITC_LOOKUP(group, patterns, 1, s1_0, s1_1);
                             const uint32_t k0 = bitc_full(&p0, s0_0, s1_0);
                             const uint32_t k1 = bitc_full(&p1, s0_1, k0);
                             uint32_t s2_0;
                             uint32_t s2_1;
-                            BITC_LOOKUP(group, 2, patterns, 2, s2_0, s2_1);
+                            BITC_LOOKUP(group, patterns, 2, s2_0, s2_1);
                             const uint32_t k2 = bitc_full(&p1, s1_1, s2_1);
                             const uint32_t k3 = bitc_full(&p2, k1, k2);
                             uint32_t s3_0;
                             uint32_t s3_1;
-                            BITC_LOOKUP(group, 3, patterns, 3, s3_0, s3_1);
+                            BITC_LOOKUP(group, patterns, 3, s3_0, s3_1);
                             const uint32_t k4 = bitc_full(&p0, s2_0, s3_0);
                             const uint32_t k5 = bitc_full(&p1, k4, s3_1);
                             uint32_t s4_0;
                             uint32_t s4_1;
-                            BITC_LOOKUP(group, 4, patterns, 4, s4_0, s4_1);
+                            BITC_LOOKUP(group, patterns, 4, s4_0, s4_1);
                             uint32_t s5_0;
                             uint32_t s5_1;
-                            BITC_LOOKUP(group, 5, patterns, 5, s5_0, s5_1);
+                            BITC_LOOKUP(group, patterns, 5, s5_0, s5_1);
                             const uint32_t k6 = bitc_full(&p0, s4_0, s5_0);
                             const uint32_t k7 = bitc_full(&p1, s4_1, k6);
                             const uint32_t k8 = bitc_full(&p2, k5, k7);
                             const uint32_t k9 = bitc_full(&p3, k3, k8);
                             uint32_t s6_0;
                             uint32_t s6_1;
-                            BITC_LOOKUP(group, 6, patterns, 6, s6_0, s6_1);
+                            BITC_LOOKUP(group, patterns, 6, s6_0, s6_1);
                             const uint32_t k10 = bitc_full(&p1, s5_1, s6_1);
                             uint32_t s7_0;
                             uint32_t s7_1;
-                            BITC_LOOKUP(group, 7, patterns, 7, s7_0, s7_1);
+                            BITC_LOOKUP(group, patterns, 7, s7_0, s7_1);
                             const uint32_t k11 = bitc_full(&p0, s6_0, s7_0);
                             const uint32_t k12 = bitc_full(&p1, k11, s7_1);
                             const uint32_t k13 = bitc_full(&p2, k10, k12);
                             uint32_t s8_0;
                             uint32_t s8_1;
-                            BITC_LOOKUP(group, 8, patterns, 8, s8_0, s8_1);
+                            BITC_LOOKUP(group, patterns, 8, s8_0, s8_1);
                             uint32_t s9_0;
                             uint32_t s9_1;
-                            BITC_LOOKUP(group, 9, patterns, 9, s9_0, s9_1);
+                            BITC_LOOKUP(group, patterns, 9, s9_0, s9_1);
                             const uint32_t k14 = bitc_full(&p0, s8_0, s9_0);
                             const uint32_t k15 = bitc_full(&p1, s8_1, k14);
-                            group += 160;
+                            BITC_NEXT(group);
                             BITC_HIDE(group);
                             patterns = *weights++;
                             uint32_t s10_0;
                             uint32_t s10_1;
-                            BITC_LOOKUP(group, 0, patterns, 0, s10_0, s10_1);
+                            BITC_LOOKUP(group, patterns, 0, s10_0, s10_1);
                             const uint32_t k16 = bitc_full(&p1, s9_1, s10_1);
                             const uint32_t k17 = bitc_full(&p2, k15, k16);
                             const uint32_t k18 = bitc_full(&p3, k13, k17);
                             const uint32_t k19 = bitc_full(&p4, k9, k18);
                             uint32_t s11_0;
                             uint32_t s11_1;
-                            BITC_LOOKUP(group, 1, patterns, 1, s11_0, s11_1);
+                            BITC_LOOKUP(group, patterns, 1, s11_0, s11_1);
                             const uint32_t k20 = bitc_full(&p0, s10_0, s11_0);
                             const uint32_t k21 = bitc_full(&p1, k20, s11_1);
                             uint32_t s12_0;
                             uint32_t s12_1;
-                            BITC_LOOKUP(group, 2, patterns, 2, s12_0, s12_1);
+                            BITC_LOOKUP(group, patterns, 2, s12_0, s12_1);
                             const uint32_t k22 = bitc_half(&p0, s12_0);
                             const uint32_t k23 = bitc_full(&p1, s12_1, k22);
                             const uint32_t k24 = bitc_full(&p2, k21, k23);

@@ -119,7 +119,7 @@ def test_on_target(target: str, tmp_path: Path) -> None:
             harness.assert_same(got[name], expected, name)
 
 
-@pytest.mark.parametrize("target, most", [("cortex-m0plus", 10.6), ("cortex-m3", 5.9), ("cortex-m4", 5.9)])
+@pytest.mark.parametrize("target, most", [("cortex-m0plus", 9.9), ("cortex-m3", 5.9), ("cortex-m4", 5.9)])
 def test_budget(target: str, most: float, tmp_path: Path) -> None:
     """Instructions of a whole 3x3 layer, 64 to 64 channels, per 32 products, and what the cost model thinks of them."""
     graph = case(np.random.default_rng(0), (1, 16, 16, 64), 64, WINDOWS["3x3"])
