@@ -23,7 +23,7 @@ def table() -> str:
         for target in TARGETS:
             row = budgets[example][target]
             keys = ("arena_bytes", "stack_bytes", "weights_bytes", "code_bytes", "instructions")
-            cells = [f"{row[k]:,}" if k in row else "–" for k in keys]
+            cells = [f"{row[k]:,}" if k in row else "-" for k in keys]
             lines.append(f"| {example} | {target} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
