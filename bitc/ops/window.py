@@ -32,16 +32,20 @@ class Window:
     def has_padding(self) -> bool:
         return any(self.pads)
 
-    def valid_taps(self, size: tuple[int, int]) -> set[int]:
-        """The numbers of taps inside the input that occur over all output positions (the border classes)."""
-        oh, ow = self.out_size(size)
-        rows = {self._valid(size[0], i, 0) for i in range(oh)}
-        cols = {self._valid(size[1], j, 1) for j in range(ow)}
-        return {r * c for r in rows for c in cols}
+    def tap_boxes(self, size: tuple[int, int]) -> list[tuple[slice, slice]]:
+        """The taps inside the input, as a range of rows and one of columns, that occur over all output positions."""
+        down, across = (self._boxes(size[axis], self.out_size(size)[axis], axis) for axis in (0, 1))
+        return [(r, c) for r in down for c in across]
 
-    def _valid(self, size: int, out: int, axis: int) -> int:
-        start = out * self.strides[axis] - self.pads[axis]
-        return sum(0 <= start + t * self.dilations[axis] < size for t in range(self.kernel[axis]))
+    def _boxes(self, size: int, out: int, axis: int) -> list[slice]:
+        """Ranges of taps inside the input along one axis, each once."""
+        step, kernel = self.dilations[axis], self.kernel[axis]
+        ranges = set()
+        for i in range(out):
+            start = i * self.strides[axis] - self.pads[axis]
+            inside = [t for t in range(kernel) if 0 <= start + t * step < size]
+            ranges.add((inside[0], inside[-1] + 1) if inside else (0, 0))
+        return [slice(*r) for r in sorted(ranges)]
 
     def taps(self, size: tuple[int, int]) -> Iterator[tuple[int, int, tuple[slice, slice], tuple[slice, slice]]]:
         """Every tap (ky, kx) in row-major order with the output range where it falls inside the input and the input

@@ -1,4 +1,4 @@
-"""Find binary layers and put them on bits.
+"""Find binary and ternary layers and put them on bits.
 
 A convolution (dense layers are convolutions by now) with weights ``±alpha[o]`` whose input takes two values ``±a``:
 
@@ -7,6 +7,11 @@ A convolution (dense layers are convolutions by now) with weights ``±alpha[o]``
 becomes an integer convolution of codes and one scale. The input's codes are asked for at its source: through movement
 and pools up to the quantizer, which becomes a threshold on its root (see `thresholds`). Three-valued inputs and {0, a}
 become two bit planes; integer inputs (an 8-bit image) are taken as integers; real inputs stay real against weight bits.
+
+Weights ``{-s, 0, s}`` are trits, in all of these; up to 15 evenly spaced ones are small integers where the input is
+codes. Weights ``±a ± b`` (a residual binary kernel) are two binary convolutions:
+
+    sum x[k] * (a[o]*b1[o,k] + b[o]*b2[o,k])  =  a[o] * acc1 + b[o] * acc2
 """
 
 from __future__ import annotations
@@ -15,20 +20,26 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bitc.ir.dtypes import BIT1, FLOAT32
+from bitc.ir.dtypes import BIT1, FLOAT32, INT8, TERN
 from bitc.ir.graph import Array, Graph, Node, Value
 from bitc.ir.rewrite import Builder, Rewriter, dead_code, in_order, rewrite
 from bitc.ir.types import DENSE, Quant, TensorType
-from bitc.ops.binary import Mul
-from bitc.ops.linear import Conv2D
+from bitc.ops.binary import Add, Mul
+from bitc.ops.linear import Conv2D, units
 from bitc.ops.quantize import Dequantize
-from bitc.passes.codes import CodeFinder, Declined
+from bitc.passes.codes import CodeFinder, Codes, Declined
 from bitc.passes.context import Context, Found
 from bitc.passes.context import Declined as DeclinedLayer
-from bitc.passes.weights import BinaryWeights, two_valued
+from bitc.passes.weights import BinaryWeights, GridWeights, ResidualWeights, on_grid, residual, two_valued
 
 _MIN_PRODUCTS = 8
 """Products per output from which bits pay. A kernel of one weight is always two-valued."""
+_MIN_PRODUCTS_PER_PLANE = 32
+"""Products per output from which several planes of weights pay."""
+_MAX_LEVELS = 7
+"""Largest small integer that a weight may be: three planes of trits."""
+
+Weights = BinaryWeights | GridWeights | ResidualWeights
 
 
 @dataclass(frozen=True)
@@ -65,40 +76,78 @@ class Binarize:
         if products < _MIN_PRODUCTS:
             declined(f"{products} product{'s' if products > 1 else ''} per output: too few to gain from bits")
             return None
-        found = two_valued(w.array, self.tolerance)
+        found = self._weights(w.array, products)
         if isinstance(found, str):
             declined(found)
             return None
         codes = finder.codes(x, node.op.window.has_padding)
         if isinstance(codes, Declined):
             return self._real_input(rw, node, found, codes, declined)
+        if isinstance(found, ResidualWeights) and not codes.value.type.dtype.is_packed:
+            declined(f"weights are {_weights_form(found)}, which pays against bits, but its input is integers")
+            return None
         ctx.binary.append(Found(node.origin, f"{codes.form} x weights {_weights_form(found)}"))
-        weights = rw.const(found.bits, w.name, TensorType(w.shape, BIT1, DENSE, Quant.two_valued(-1, 1)))
-        acc = rw.emit(node.op, codes.value, weights, at=node.origin, name=f"{node.output.name}.acc")
-        # x = step * unit + middle with unit what enters the product, so
-        # sum x*w = alpha * (step * acc + middle * sum of signs)
-        scale = found.alpha.astype(np.float64) * codes.step
-        signs = products - 2 * np.count_nonzero(found.bits.reshape(len(found.bits), -1), axis=1)
-        offset = found.alpha.astype(np.float64) * codes.middle * signs
-        quant = Quant(_compact(scale), _compact(offset))
-        return rw.emit(Dequantize(quant), acc, at=node.origin, name=node.output.name)
+        if isinstance(found, ResidualWeights):
+            parts = [_product(rw, node, part, codes) for part in (found.first, found.second)]
+            return rw.emit(Add(), *parts, at=node.origin, name=node.output.name)
+        return _product(rw, node, found, codes)
 
-    def _real_input(
-        self, rw: Rewriter, node: Node, found: BinaryWeights, codes: Declined, declined: object
-    ) -> Value | None:
-        """Real input against weight bits: a product is an addition or a subtraction, and weights take 1/32."""
+    def _weights(self, w: Array, products: int) -> Weights | str:
+        """Weights in the cheapest form that they have, or the reason why they have none."""
+        found = two_valued(w, self.tolerance)
+        if isinstance(found, BinaryWeights) or not np.isfinite(w).all() or not w.any():
+            return found
+        few = on_grid(w, self.tolerance, _MAX_LEVELS if products >= _MIN_PRODUCTS_PER_PLANE else 1)
+        if few is not None:
+            return few
+        return (residual(w, self.tolerance) if products >= _MIN_PRODUCTS_PER_PLANE else None) or found
+
+    def _real_input(self, rw: Rewriter, node: Node, found: Weights, codes: Declined, declined: object) -> Value | None:
+        """Real input against weight bits or trits: a product is an addition or a subtraction, and weights take 1/32 or
+        1/16."""
         assert callable(declined)
-        if found.bits.all() or not found.bits.any():
+        if isinstance(found, ResidualWeights) or (isinstance(found, GridWeights) and found.levels > 1):
+            declined(f"weights are {_weights_form(found)}, which pays against codes, but {codes.why}")
+            return None
+        units = _units(found)
+        if (units == units.flat[0]).all():
             declined(f"weights are all equal (a filter, not a binary layer), and {codes.why}")
             return None
-        declined(f"weights are two-valued and stored as bits, but {codes.why}")
-        w = node.input(1)
-        weights = rw.const(found.bits, w.name, TensorType(w.shape, BIT1, DENSE, Quant.two_valued(-1, 1)))
-        acc = rw.emit(node.op, node.input(0), weights, at=node.origin, name=f"{node.output.name}.acc")
+        kind = "two-valued and stored as bits" if isinstance(found, BinaryWeights) else "three-valued, stored as trits"
+        declined(f"weights are {kind}, but {codes.why}")
+        acc = rw.emit(
+            node.op, node.input(0), _constant(rw, node, found), at=node.origin, name=f"{node.output.name}.acc"
+        )
         if (found.alpha == 1).all():
             return acc
-        alpha = rw.const(found.alpha, f"{w.name}.alpha")
+        alpha = rw.const(found.alpha, f"{node.input(1).name}.alpha")
         return rw.emit(Mul(), acc, alpha, at=node.origin, name=node.output.name)
+
+
+def _constant(rw: Rewriter, node: Node, found: BinaryWeights | GridWeights) -> Value:
+    """Weights as a constant of bits, trits or small integers."""
+    w = node.input(1)
+    if isinstance(found, BinaryWeights):
+        return rw.const(found.bits, w.name, TensorType(w.shape, BIT1, DENSE, Quant.two_valued(-1, 1)))
+    dtype = TERN if found.levels <= 1 else INT8
+    return rw.const(found.codes, w.name, TensorType(w.shape, dtype, DENSE, Quant()))
+
+
+def _units(found: BinaryWeights | GridWeights) -> Array:
+    """Weights in units of alpha."""
+    return units(found.bits if isinstance(found, BinaryWeights) else found.codes)
+
+
+def _product(rw: Rewriter, node: Node, found: BinaryWeights | GridWeights, codes: Codes) -> Value:
+    """The convolution of codes, and its real value:
+
+    x = step * unit + middle with unit what enters the product, so sum x*w = alpha * (step * acc + middle * sum of w)
+    """
+    acc = rw.emit(node.op, codes.value, _constant(rw, node, found), at=node.origin, name=f"{node.output.name}.acc")
+    alpha = found.alpha.astype(np.float64)
+    total = _units(found).reshape(len(alpha), -1).sum(axis=1, dtype=np.int64)
+    quant = Quant(_compact(alpha * codes.step), _compact(alpha * codes.middle * total))
+    return rw.emit(Dequantize(quant), acc, at=node.origin, name=node.output.name)
 
 
 def _read_codes(graph: Graph, found: dict[Value, Value]) -> Graph:
@@ -120,9 +169,17 @@ def _read_codes(graph: Graph, found: dict[Value, Value]) -> Graph:
     return dead_code(Graph(graph.name, graph.inputs, outputs, in_order([*readers, *builder.nodes])))
 
 
-def _weights_form(found: BinaryWeights) -> str:
+def _weights_form(found: Weights) -> str:
+    if isinstance(found, ResidualWeights):
+        return "±a ± b per channel"
     alphas = np.unique(found.alpha)
-    return f"±{alphas[0]:g}" if len(alphas) == 1 else "±alpha per channel"
+    if isinstance(found, BinaryWeights):
+        return f"±{alphas[0]:g}" if len(alphas) == 1 else "±alpha per channel"
+    if found.levels > 1:
+        n, levels = found.levels, np.unique(found.codes)
+        codes = f"{{{', '.join(map(str, levels))}}}" if len(levels) <= 5 else f"-{n} ... {n}"
+        return f"{codes} * {alphas[0]:g}" if len(alphas) == 1 else f"{codes} * s per channel"
+    return f"{{-{alphas[0]:g}, 0, {alphas[0]:g}}}" if len(alphas) == 1 else "{-s, 0, s} per channel"
 
 
 def _compact(values: Array) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ from bitc.ir.dtypes import BIT1, INT8, INT32, TERN, UINT8
 from bitc.ir.graph import Array, Node, Value
 from bitc.ir.rewrite import Rewriter
 from bitc.ir.types import DENSE, Quant, TensorType
-from bitc.ops.linear import Conv2D
+from bitc.ops.linear import Conv2D, units
 from bitc.ops.movement import Concat, Gather, Pad, Reshape, Slice, Transpose
 from bitc.ops.pool import MaxPool
 from bitc.ops.quantize import Dequantize, Requantize
@@ -187,18 +187,24 @@ class CodeFinder:
     def _reachable(self, root: Value) -> Array | None:
         """Every value that an integer accumulator can take, ascending; None for float roots.
 
-        K products of ±1 sum to -K, -K + 2, ..., K; K is the number of channels times the taps inside the image, which
-        differs along the border.
+        K products of ±1 sum to -K, -K + 2, ..., K. In general a sum of ±w has the parity of sum |w| and lies within
+        it; the sum is over the taps inside the image, which differ along the border, and zeros of the input give any
+        parity.
         """
         node = self._rw.producer(root)
         if node is None or not isinstance(node.op, Conv2D) or root.type.dtype is not INT32:
             dtype = root.type.dtype
             return np.arange(dtype.min, dtype.max + 1) if dtype.is_integer and dtype.bits <= 8 else None
         x, w = node.input(0), node.input(1)
-        lengths = {t * w.shape[3] for t in node.op.window.valid_taps((x.shape[1], x.shape[2]))}
+        weights = units(w.array)
+        if weights.dtype.kind == "f":
+            return None
+        per_tap = np.abs(weights.astype(np.int64)).sum(axis=3)
+        boxes = node.op.window.tap_boxes((x.shape[1], x.shape[2]))
+        bounds = {int(v) for rows, cols in boxes for v in np.unique(per_tap[:, rows, cols].sum(axis=(1, 2)))}
         if x.type.dtype is BIT1:
-            return np.unique(np.concatenate([np.arange(-k, k + 1, 2) for k in lengths]))
-        largest = max(abs(x.type.dtype.min), x.type.dtype.max) * max(lengths)
+            return np.unique(np.concatenate([np.arange(-k, k + 1, 2) for k in bounds]))
+        largest = int(max(abs(x.type.dtype.min), x.type.dtype.max)) * max(bounds)
         return np.arange(-largest, largest + 1)
 
     def _integer_input(self, x: Value, padded: bool) -> Codes | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bitc.ir.dtypes import FLOAT32
 from bitc.ir.graph import Array, Graph, Node, Value
 from bitc.ir.rewrite import Rewriter, rewrite
 from bitc.ops.binary import Add, Div, Mul, Sub
@@ -72,6 +73,8 @@ def _affine_step(node: Node) -> _Step | None:
     inf = float("inf")
     one, zero = np.ones(1), np.zeros(1)
     op = node.op
+    if node.output.type.dtype is not FLOAT32:
+        return None
     if isinstance(op, Dequantize):
         return node.input(0), np.array(op.quant.scale), np.array(op.quant.offset), -inf, inf
     if isinstance(op, Relu):

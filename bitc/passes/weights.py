@@ -1,9 +1,11 @@
-"""Which weights are two-valued, and the bits and scales they stand for.
+"""Which weights take few values, and the codes and scales they stand for.
 
-    w[o, ...] = alpha[o] * (1 - 2 * bit[o, ...])        bit 1 means -alpha
+    w[o, ...] = alpha[o] * (1 - 2 * bit[o, ...])                                two-valued; bit 1 means -alpha
+    w[o, ...] = alpha[o] * q[o, ...]                                            q in -n ... n; ternary for n = 1
+    w[o, ...] = a[o] * (1 - 2 * bit1[o, ...]) + b[o] * (1 - 2 * bit2[o, ...])   residual: four values, a > b >= 0
 
-Exporters leave ±alpha only to about 1e-5 relative (a straight-through estimator folded in floats), so weights within
-`tolerance` of ±alpha are snapped.
+Exporters leave these values only to about 1e-5 relative (a straight-through estimator folded in floats: ternary weights
+come with 4 to 6 distinct values), so weights within `tolerance`, relative to the largest, are snapped.
 """
 
 from __future__ import annotations
@@ -21,6 +23,26 @@ class BinaryWeights:
 
     bits: Array
     alpha: Array
+
+
+@dataclass(frozen=True)
+class GridWeights:
+    """`codes` int8 like the weights, -`levels` ... `levels`; `alpha` float32 ``[O]``, not negative."""
+
+    codes: Array
+    alpha: Array
+
+    @property
+    def levels(self) -> int:
+        return int(np.abs(self.codes).max(initial=0))
+
+
+@dataclass(frozen=True)
+class ResidualWeights:
+    """The sum of two binary kernels; where a channel is two-valued, its second alpha is 0."""
+
+    first: BinaryWeights
+    second: BinaryWeights
 
 
 def two_valued(w: Array, tolerance: float) -> BinaryWeights | str:
@@ -43,6 +65,53 @@ def two_valued(w: Array, tolerance: float) -> BinaryWeights | str:
             return f"weights are three-valued (output channel {worst}: {_list(values)})"
         return f"weights are not two-valued (output channel {worst} has {len(values)} values)"
     return BinaryWeights(w < 0, alpha.astype(np.float32))
+
+
+def on_grid(w: Array, tolerance: float, most: int) -> GridWeights | None:
+    """Finite weights ``[O, ...]`` as small integers times a scale per channel, of the fewest levels; None if some
+    channel needs more than `most`."""
+    if len(w) > 1 and on_grid(w[:1], tolerance, most) is None:
+        return None  # real weights are told by their first channel
+    rows = w.reshape(len(w), -1).astype(np.float64)
+    largest = np.abs(rows).max(axis=1)
+    codes, alpha, open_rows = np.zeros(rows.shape, np.int8), np.zeros(len(rows)), largest > 0
+    for n in range(1, most + 1):
+        step = np.where(open_rows, largest, 1) / n
+        near = np.rint(rows / step[:, None])
+        fits = open_rows & (np.abs(rows - near * step[:, None]).max(axis=1) <= tolerance * largest)
+        codes[fits], open_rows = near[fits], open_rows & ~fits
+        exact = (rows == near * step[:, None]).all(axis=1)  # exact weights do not move by the rounding of a mean
+        mean = np.abs(rows * near).sum(axis=1) / np.maximum((near * near).sum(axis=1), 1)
+        alpha = np.where(fits, np.where(exact, step, mean), alpha)
+    return None if open_rows.any() else GridWeights(codes.reshape(w.shape), alpha.astype(np.float32))
+
+
+def residual(w: Array, tolerance: float) -> ResidualWeights | None:
+    """Finite weights ``[O, ...]`` of magnitudes a + b and a - b per channel as two binary kernels; None if they are
+    not."""
+    if len(w) > 1 and residual(w[:1], tolerance) is None:
+        return None
+    rows = w.reshape(len(w), -1).astype(np.float64)
+    size = np.abs(rows)
+    low, high = size.min(axis=1, keepdims=True), size.max(axis=1, keepdims=True)
+    is_high = size > (low + high) / 2
+    if (np.minimum(size - low, high - size) > tolerance * high).any() or not high.all() or not low.all():
+        return None
+    one = high <= low * (1 + 2 * tolerance)
+    mean_high = np.where(one, size.mean(axis=1, keepdims=True), _mean(size, is_high))
+    mean_low = np.where(one, mean_high, _mean(size, ~is_high))
+    bits = rows < 0
+    alphas = [((mean_high + sign * mean_low) / 2).reshape(-1).astype(np.float32) for sign in (1, -1)]
+    second = bits ^ ~(is_high | one)
+    return ResidualWeights(
+        BinaryWeights(bits.reshape(w.shape), alphas[0]), BinaryWeights(second.reshape(w.shape), alphas[1])
+    )
+
+
+def _mean(size: Array, where: Array) -> Array:
+    """Mean of each row's elements chosen by `where`."""
+    mean: Array = (size * where).sum(axis=1, keepdims=True) / np.maximum(where.sum(axis=1, keepdims=True), 1)
+    return mean
 
 
 def _list(values: Array) -> str:

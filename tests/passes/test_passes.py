@@ -299,7 +299,11 @@ def test_binarize_says_why_not() -> None:
     g = G(1, 4, 4, 8)
     bits = g.do(u.Sign(), g.x)
     assert "not two-valued (output channel 0 has" in why(bits, g.reals(5, 3, 3, 8))
-    assert "three-valued" in why(bits, g.c(np.eye(9)[:, :, None, None].reshape(9, 3, 3, 1).repeat(8, 3)))
+    three = np.eye(9)[:, :, None, None].reshape(9, 3, 3, 1).repeat(8, 3)
+    assert "three-valued, stored as trits, but its input is a graph input" in why(g.x, g.c(three))
+    assert "which pays against codes, but its input is a graph input" in why(g.x, g.c(three + np.arange(8) % 2))
+    residual = g.signs(5, 3, 3, 8).array + 0.3 * g.signs(5, 3, 3, 8).array
+    assert "±a ± b per channel, which pays against codes, but" in why(g.x, g.c(residual))
     assert "NaN" in why(bits, g.c(np.full((5, 3, 3, 8), np.nan)))
     assert "all weights are zero" in why(bits, g.c(np.zeros((5, 3, 3, 8))))
     assert "graph input" in why(g.x, g.signs(5, 3, 3, 8))
