@@ -84,8 +84,7 @@ def _code_bytes(folder: Path, target: Target, opt: str) -> dict[int, int] | None
     if target.toolchain.link == "wasm":
         return None
     source = folder / f"{NAME}.c"
-    flags = ["-fno-inline"]  # what is always_inline still is
-    objects = compile_sources(target, [source], [folder], folder / "sizes", opt, toolchain=ZIG, flags=flags)
+    objects = compile_sources(target, [source], [folder], folder / "sizes", opt, toolchain=ZIG)
     symbols = elf.read(objects.files[0].path).symbols
     sizes = {s.name: s.size for s in symbols if s.is_function}
     layer, found = -1, dict[int, int]()

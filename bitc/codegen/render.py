@@ -40,7 +40,7 @@ class Renderer:
             self._counts[function.kernel] = index + 1
             name = f"{function.kernel}_{index}"
             self._names[key] = name
-            self.texts.append(tidy(f"{_wrapped(f'static void {name}', head)} {{\n{body}}}"))
+            self.texts.append(tidy(f"{_wrapped(f'BITC_KERNEL void {name}', head)} {{\n{body}}}"))
         return self._names[key]
 
     def preludes(self, uses: Iterable[str]) -> list[str]:

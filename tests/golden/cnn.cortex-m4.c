@@ -381,7 +381,7 @@ BITC_INLINE void bitc_dot32_tern(const uint32_t *a, const uint32_t *w, int n, ui
     pop[0] = bitc_count_masked(a, w + n, w, n);
 }
 
-static void conv_dense_0(
+BITC_KERNEL void conv_dense_0(
     uint32_t *restrict y,
     const float *restrict x,
     const uint8_t *restrict w,
@@ -434,7 +434,7 @@ static void conv_dense_0(
     }
 }
 
-static void conv_sliced_0(
+BITC_KERNEL void conv_sliced_0(
     uint32_t *restrict y,
     const uint32_t *restrict x,
     const uint32_t *restrict w,
@@ -782,7 +782,7 @@ static void conv_sliced_0(
     }
 }
 
-static void max_pool_0(uint32_t *restrict y, const uint32_t *restrict x) {
+BITC_KERNEL void max_pool_0(uint32_t *restrict y, const uint32_t *restrict x) {
     for (int oy = 0; oy < 5; oy++) {
         for (int ox = 0; ox < 5; ox++) {
             for (int c = 0; c < 2; c++) {
@@ -802,7 +802,7 @@ static void max_pool_0(uint32_t *restrict y, const uint32_t *restrict x) {
     }
 }
 
-static void conv_sliced_1(
+BITC_KERNEL void conv_sliced_1(
     uint32_t *restrict y,
     const uint32_t *restrict x,
     const uint32_t *restrict w,
@@ -1149,7 +1149,7 @@ static void conv_sliced_1(
     }
 }
 
-static void conv_bits_0(
+BITC_KERNEL void conv_bits_0(
     uint32_t *restrict y,
     const uint32_t *restrict x,
     const uint32_t *restrict w,
@@ -1198,7 +1198,7 @@ static void conv_bits_0(
     }
 }
 
-static void conv_bits_1(
+BITC_KERNEL void conv_bits_1(
     uint16_t *restrict y,
     const uint32_t *restrict x,
     const uint32_t *restrict w,
@@ -1251,7 +1251,7 @@ static void conv_bits_1(
     }
 }
 
-static void conv_bits_2(
+BITC_KERNEL void conv_bits_2(
     float *restrict y,
     const uint16_t *restrict x,
     const uint32_t *restrict w,
@@ -1296,7 +1296,7 @@ static void conv_bits_2(
     }
 }
 
-static void softmax_0(bitc_f32 *y, const bitc_f32 *x) {
+BITC_KERNEL void softmax_0(bitc_f32 *y, const bitc_f32 *x) {
     for (int o = 0; o < 1; o++) {
         const bitc_f32 *v = x + o * 10;
         bitc_f32 *r = y + o * 10;

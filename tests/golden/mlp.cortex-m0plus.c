@@ -206,7 +206,7 @@ BITC_INLINE void bitc_dot32_tern(const uint32_t *a, const uint32_t *w, int n, ui
     pop[0] = bitc_count_masked(a, w + n, w, n);
 }
 
-static void conv_lut_0(
+BITC_KERNEL void conv_lut_0(
     uint8_t *restrict y,
     const uint8_t *restrict x,
     const uint8_t *restrict w,
@@ -254,7 +254,7 @@ static void conv_lut_0(
     }
 }
 
-static void conv_bits_0(
+BITC_KERNEL void conv_bits_0(
     uint8_t *restrict y,
     const uint8_t *restrict x,
     const uint32_t *restrict w,
@@ -300,7 +300,11 @@ static void conv_bits_0(
     }
 }
 
-static void conv_bits_1(int32_t *restrict y, const uint8_t *restrict x, const uint32_t *restrict w, uint32_t *patch) {
+BITC_KERNEL void conv_bits_1(
+    int32_t *restrict y,
+    const uint8_t *restrict x,
+    const uint32_t *restrict w,
+    uint32_t *patch) {
     for (int oy = 0; oy < 1; oy++) {
         const int iy = oy * 1 - 0;
         for (int ox = 0; ox < 1; ox++) {

@@ -241,7 +241,7 @@ BITC_INLINE void bitc_dot64_tern(const uint64_t *a, const uint64_t *w, int n, ui
     }
 }
 
-static void requantize_0(bitc_u16 *y, const bitc_f32 *x, const float *restrict t) {
+BITC_KERNEL void requantize_0(bitc_u16 *y, const bitc_f32 *x, const float *restrict t) {
     for (int row = 0; row < 36; row++) {
         for (int r = 0; r < 1; r++) {
             uint32_t bits = 0;
@@ -261,7 +261,7 @@ static void requantize_0(bitc_u16 *y, const bitc_f32 *x, const float *restrict t
     }
 }
 
-static void conv_bits_0(
+BITC_KERNEL void conv_bits_0(
     float *restrict y,
     const uint16_t *restrict x,
     const uint32_t *restrict w,
@@ -337,7 +337,7 @@ static void conv_bits_0(
     }
 }
 
-static void add_0(bitc_f32 *y, const bitc_f32 *xa, const bitc_f32 *xb) {
+BITC_KERNEL void add_0(bitc_f32 *y, const bitc_f32 *xa, const bitc_f32 *xb) {
     for (int i0 = 0; i0 < 576; i0++) {
         const float a = xa[i0];
         const float b = xb[i0];
