@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bitc.ir.dtypes import FLOAT32, INT8, TERN, DType
 from bitc.ir.graph import Array, Node
 from bitc.ir.program import c_type
 from bitc.kernels.epilogues import epilogue
@@ -41,6 +42,15 @@ def _blocks(outputs: int, group: int) -> list[tuple[int, int]]:
     return [(s, min(s + BLOCK, g + size)) for g in range(0, outputs, size) for s in range(g, g + size, BLOCK)]
 
 
+def stored(node: Node, target: Target) -> DType:
+    """The type in which weights lie in memory: where flash is not counted, trits are numbers, which multiply faster than
+    two bits unpack."""
+    x, w = node.input(0).type.dtype, node.input(1).type.dtype
+    if w is not TERN or target.memory.flash is not None:
+        return w
+    return FLOAT32 if x.is_float else INT8
+
+
 def accepts(node: Node, target: Target) -> str:
     x, w = node.input(0), node.input(1)
     return first_reason(
@@ -54,9 +64,10 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     assert isinstance(op, Conv2D)
     pixels, acc = op.pixels(x.type), op.accumulator(x.type, w.type)
     geo = geometry(pixels, op.window, op.planar)
-    signs = w.type.dtype.is_packed
+    kind = stored(node, target)
+    signs, weights = kind.is_packed, w.array.astype(kind.carrier)
     e, params = epilogue(op.epilogue, node.inputs[2:], acc, node.output.type)
-    packed = pack_signs(w.array, op.group) if signs else pack_dense(w.array, op.group)
+    packed = pack_signs(weights, op.group) if signs else pack_dense(weights, op.group)
     per_group = w.shape[0] // op.group
     context: dict[str, Any] = {
         **geo.context,
@@ -69,10 +80,10 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "x_step": geo.h * geo.w if op.planar else 1,
         "x_image": x.type.size // x.type.shape[0] if not x.type.layout.word else geo.h * geo.w * x.type.row_words,
         "x_cast": x.type.dtype is not acc.dtype,
-        "w_cast": w.type.dtype is not acc.dtype,
+        "w_cast": kind is not acc.dtype,
         "w_t": packed.dtype.name + "_t" if packed.dtype.kind in "iu" else "float",
         "signs": signs,
-        "trits": w.type.dtype.planes == 2,
+        "trits": kind is TERN,
         "acc_t": acc.dtype.c_type,
         "float_acc": acc.dtype.is_float,
         "groups": op.group,
@@ -92,7 +103,7 @@ def cost(node: Node, target: Target) -> float:
     op, x, w = node.op, node.input(0), node.input(1)
     assert isinstance(op, Conv2D)
     is_float = op.accumulator(x.type, w.type).dtype.is_float
-    per_mac = 60.0 if is_float and "fpu" not in target.features else (3.0, 6.0, 8.0)[w.type.dtype.planes]
+    per_mac = 60.0 if is_float and "fpu" not in target.features else (3.0, 6.0, 8.0)[stored(node, target).planes]
     vectors = max(target.vector_bytes / 4, 1.0) if op.window.kernel == (1, 1) else 1.0
     return op.macs(x.type, w.type) * per_mac / vectors
 
@@ -105,7 +116,7 @@ def work(node: Node, target: Target) -> Work:
     channels, per_group = w.shape[3], w.shape[0] // op.group
     blocks, rest = divmod(per_group, BLOCK)
     taps = found.taps * op.group
-    what = f"{x.type.dtype}*{w.type.dtype}"
+    what = f"{x.type.dtype}*{stored(node, target)}"
     return terms | {
         "blocks": found.pixels * op.group * (blocks + bool(rest)),
         "taps": taps * (blocks + bool(rest)),
