@@ -12,7 +12,8 @@ once. Horizontal taps are lanes away: their sums are shifted, not their addends.
          iff  pop + C * m div 2 + q + 1 > ceil(X / 2),  q = 1 if C * m and X are odd
 
 Counters start at ``C * m div 2 + 1`` of each lane; q is the carry into the comparison. They hold at most
-``K + 2 < 2 ** planes``: pop <= K - C * m.
+``K + 2 < 2 ** planes``: pop <= K - C * m. Where the output is not a bit, counters c are transposed into integers, and
+``dot = K + 2 - 2 * c - C * m mod 2``.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from bitc.kernels.geometry import geometry
 from bitc.kernels.lanes import LANES, Column, Lanes, plan_lanes
 from bitc.kernels.pack import pack_bits
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
-from bitc.kernels.work import Work
-from bitc.ops.epilogue import Threshold
+from bitc.kernels.work import Work, put
+from bitc.ops.epilogue import TernThreshold
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
 
@@ -106,7 +107,7 @@ def accepts(node: Node, target: Target) -> str:
         (w.is_const, "weights are computed"),
         (op.group == 1, "grouped"),
         (not op.planar, "planar input"),
-        (isinstance(op.epilogue, Threshold), "the output is not one bit"),
+        (not isinstance(op.epilogue, TernThreshold), "the output is ternary"),
         (op.macs(x.type, w.type) >= MIN_MACS, f"fewer than {MIN_MACS} products: not worth its code"),
         (target.word_bits == 32, f"words have {target.word_bits} bits"),
     ) or _fits(node, op, target)
@@ -139,14 +140,12 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     lanes = plan_lanes(geo)
     assert lanes is not None
     e, params = epilogue(op.epilogue, node.inputs[2:], op.accumulator(x.type, w.type), y.type)
-    given = {p.name: p.operand.data for p in params if isinstance(p.operand, Packed)}
     outputs, channels = w.shape[0], w.shape[3]
-    weights, t = w.array, np.broadcast_to(given["t"].astype(np.int64), outputs)
-    if "flip" in given:  # high where acc <= t is high where -acc >= -t
-        flip = np.broadcast_to(given["flip"] != 0, outputs)
-        weights, t = weights ^ flip[:, None, None, None], np.where(flip, -t, t)
     k = geo.taps * channels
     planes = (k + 2).bit_length()
+    weights = w.array
+    if e["kind"] == "threshold":
+        weights, params = _with_limits(weights, params, k, planes)
     rows, which = edges(lanes, channels, planes)
     triples = -(-channels // TRIPLE)
     blocks = -(-channels // LANES)
@@ -154,7 +153,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         out(node),
         Arg("x", x),
         Arg("w", Packed(pack_patterns(weights, lanes.columns))),
-        Arg("limits", Packed(limits(t, k, planes), "t")),
+        *params,
         Arg("edges", Packed(rows.reshape(-1), "edges", is_weight=False)),
         Arg("edge_of", Packed(which.reshape(-1).astype(np.uint8 if len(rows) < 256 else np.uint16), "edge_of", False)),
         scratch("table", table_words(lanes, channels), np.uint32),
@@ -182,10 +181,21 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "x_word": x.type.layout.word,
         "x_row": x.type.row_words,
         "y_word": y.type.layout.word,
-        "y_row": y.type.row_words,
+        "y_row": y.type.row_words if e["word"] else outputs,
         "any_odd": bool(rows[:, -1].any()),
     }
     return (Step(VARIANT.name, "kernels/conv_sliced.j2", args, context, ("bitc_defs.h", "isa/sliced.j2")),)
+
+
+def _with_limits(w: Array, params: tuple[Arg, ...], k: int, planes: int) -> tuple[Array, tuple[Arg, ...]]:
+    """Weights and parameters of a threshold on counts. Flipped channels, high where acc <= t, are high where
+    -acc >= -t: their weights are negated."""
+    given = {p.name: p.operand.data for p in params if isinstance(p.operand, Packed)}
+    t = np.broadcast_to(given["t"].astype(np.int64), w.shape[0])
+    if "flip" in given:
+        flip = np.broadcast_to(given["flip"] != 0, w.shape[0])
+        w, t = w ^ flip[:, None, None, None], np.where(flip, -t, t)
+    return w, (Arg("limits", Packed(limits(t, k, planes), "t")),)
 
 
 def _steps(lanes: Lanes, phase_words: int) -> list[dict[str, Any]]:
@@ -219,13 +229,15 @@ def work(node: Node, target: Target) -> Work:
     words = g.n * lanes.segments * lanes.strip_rows
     first = g.n * lanes.segments * g.kh * len(lanes.phases)
     rows = first + (words - g.n * lanes.segments) * (min(g.sy, g.kh) if g.dy == 1 else g.kh) * len(lanes.phases)
-    lookups = words * outputs * g.kw * g.kh * triples
+    is_bit = node.output.type.dtype is BIT1
     return {
         "call": 1,
-        "lookups": lookups,
+        "lookups": words * outputs * g.kw * g.kh * triples,
         "planes": words * outputs * (g.kw + 1) * (g.taps * channels + 2).bit_length(),
         "triples": rows * triples,
-        "blocks": rows * -(-channels // LANES) + words * -(-outputs // LANES),
+        "blocks": rows * -(-channels // LANES),
+        "transpositions": words * (-(-outputs // LANES) if is_bit else outputs),
+        **({} if is_bit else {put(node): g.pixels * outputs}),
     }
 
 
@@ -233,7 +245,8 @@ def cost(node: Node, target: Target) -> float:
     wide = "unaligned" in target.features  # Armv7-M and up: three operands, one of them shifted
     lookup, plane, triple, block = (15.6, 6.0, 60.0, 900.0) if wide else (25.0, 11.0, 120.0, 1500.0)
     prices = {"call": 0.0, "lookups": lookup, "planes": plane, "triples": triple, "blocks": block}
-    return sum(n * prices[term] for term, n in work(node, target).items())
+    prices["transpositions"] = 0.6 * block
+    return sum(n * prices.get(term, 10.0) for term, n in work(node, target).items())
 
 
 VARIANT = Variant("conv_sliced", (Conv2D,), accepts, build, cost, work)

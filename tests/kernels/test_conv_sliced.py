@@ -22,7 +22,7 @@ from bitc.kernels.conv_sliced import BODY, VARIANT, edges, limits, pack_patterns
 from bitc.kernels.geometry import geometry
 from bitc.kernels.lanes import LANES, plan_lanes
 from bitc.kernels.pack import unpack_bits
-from bitc.ops.epilogue import Threshold
+from bitc.ops.epilogue import Affine, Epilogue, Threshold
 from bitc.ops.linear import Conv2D
 from bitc.ops.window import Window
 from bitc.runners import RunRequest, open_runner
@@ -46,6 +46,7 @@ WINDOWS = {
 SIZES = ((6, 7), (9, 16), (3, 31), (4, 33), (2, 70), (1, 1), (13, 2))
 CHANNELS = (1, 3, 8, 16, 24, 31, 32, 33, 48, 63, 64, 65)
 PM = Quant.two_valued(-1, 1)
+EPILOGUES = ("threshold", "flips", "accumulator", "affine")
 
 
 @pytest.fixture(autouse=True)
@@ -57,12 +58,21 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conv_sliced, "MIN_MACS", 0)
 
 
-def case(rng: np.random.Generator, shape: tuple[int, ...], outputs: int, window: Window, flip: bool = False) -> Graph:
+def case(
+    rng: np.random.Generator, shape: tuple[int, ...], outputs: int, window: Window, epilogue: str = "threshold"
+) -> Graph:
     k = shape[3] * window.kernel[0] * window.kernel[1]
     t = np.rint(rng.normal(size=outputs) * np.sqrt(k)).astype(np.int32)
-    params = [t, rng.random(outputs) < 0.5] if flip else [t]
+    reals = [rng.normal(size=outputs).astype(np.float32), rng.normal(size=outputs).astype(np.float32)]
+    kinds: dict[str, tuple[Epilogue | None, list[np.ndarray]]] = {
+        "threshold": (Threshold(PM), [t]),
+        "flips": (Threshold(PM), [t, rng.random(outputs) < 0.5]),
+        "accumulator": (None, []),
+        "affine": (Affine(-2.5, 3.5), reals),
+    }
+    op, params = kinds[epilogue]
     w = bits(rng, outputs, *window.kernel, shape[3])
-    return single(Conv2D(window, 1, Threshold(PM)), TensorType(shape, BIT1), w, *params)
+    return single(Conv2D(window, 1, op), TensorType(shape, BIT1), w, *params)
 
 
 @pytest.mark.parametrize("window", WINDOWS)
@@ -71,7 +81,7 @@ def test_sizes(window: str, tmp_path: Path) -> None:
     for i, (h, c) in enumerate(itertools.product(SIZES, (0, 1))):
         if min(w.out_size(h)) > 0:
             channels, outputs = CHANNELS[(5 * i + c) % 12], CHANNELS[(7 * i + 3 * c) % 12]
-            graphs.append(case(rng, (1 + i % 2, *h, channels), outputs, w, flip=i % 3 == 0))
+            graphs.append(case(rng, (1 + i % 2, *h, channels), outputs, w, EPILOGUES[i % 4]))
     graph = merge(graphs)
     check(graph, portable(), tmp_path, random_feeds(graph))
 
@@ -98,13 +108,14 @@ def test_extremes(channels: int, tmp_path: Path) -> None:
 def test_on_target(target: str, tmp_path: Path) -> None:
     """Each family of instruction sequences, with dirty bits behind the last channel of every pixel."""
     rng = np.random.default_rng(3)
-    layers = {
-        "3x3": ((1, 16, 16, 64), 64),
-        "3x3s2": ((1, 9, 9, 33), 65),
-        "5x5": ((1, 6, 34, 20), 9),
-        "1x1": ((2, 5, 7, 96), 33),
-    }
-    graph = merge([case(rng, shape, outputs, WINDOWS[window]) for window, (shape, outputs) in layers.items()])
+    layers = [
+        ("3x3", (1, 16, 16, 64), 64, "threshold"),
+        ("3x3", (1, 6, 7, 35), 10, "accumulator"),
+        ("3x3s2", (1, 9, 9, 33), 65, "flips"),
+        ("5x5", (1, 6, 34, 20), 9, "threshold"),
+        ("1x1", (2, 5, 7, 96), 33, "affine"),
+    ]
+    graph = merge([case(rng, shape, outputs, WINDOWS[window], last) for window, shape, outputs, last in layers])
     feeds = random_feeds(graph)
     compiled = compile_graph(graph, Target.load(target))
     harness.write(compiled, tmp_path)
