@@ -21,6 +21,8 @@ from bitc.kernels.work import Work, convolution
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
 
+UNROLLED = 4
+"""Channels up to which compilers unroll the loop over them."""
 BLOCK = 8
 """Outputs per block: one byte of weight bits."""
 
@@ -43,8 +45,8 @@ def _blocks(outputs: int, group: int) -> list[tuple[int, int]]:
 
 
 def stored(node: Node, target: Target) -> DType:
-    """The type in which weights lie in memory: where flash is not counted, trits are numbers, which multiply faster than
-    two bits unpack."""
+    """The type in which weights lie in memory: where flash is not counted, trits are numbers, which multiply faster
+    than two bits unpack."""
     x, w = node.input(0).type.dtype, node.input(1).type.dtype
     if w is not TERN or target.memory.flash is not None:
         return w
@@ -104,7 +106,11 @@ def cost(node: Node, target: Target) -> float:
     assert isinstance(op, Conv2D)
     is_float = op.accumulator(x.type, w.type).dtype.is_float
     per_mac = 60.0 if is_float and "fpu" not in target.features else (3.0, 6.0, 8.0)[stored(node, target).planes]
-    vectors = max(target.vector_bytes / 4, 1.0) if op.window.kernel == (1, 1) else 1.0
+    vectors = (
+        max(target.vector_bytes / 4, 1.0)
+        if op.window.kernel == (1, 1) or stored(node, target) is not w.type.dtype
+        else 1.0
+    )
     return op.macs(x.type, w.type) * per_mac / vectors
 
 
@@ -116,7 +122,7 @@ def work(node: Node, target: Target) -> Work:
     channels, per_group = w.shape[3], w.shape[0] // op.group
     blocks, rest = divmod(per_group, BLOCK)
     taps = found.taps * op.group
-    what = f"{x.type.dtype}*{stored(node, target)}"
+    what = f"{x.type.dtype}*{stored(node, target)}{' few' if channels <= UNROLLED else ''}"
     return terms | {
         "blocks": found.pixels * op.group * (blocks + bool(rest)),
         "taps": taps * (blocks + bool(rest)),

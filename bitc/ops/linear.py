@@ -25,8 +25,7 @@ class Conv2D(Op):
     Inputs: x ``[N, H, W, C]``, w ``[O, kh, kw, C / group]``, then the parameters of `epilogue`. The operand dtypes
     say what is multiplied: bit1 counts as +1/-1, tern as -1/0/1, integers and float32 as themselves; scales are not
     applied. Accumulators are int32 if both operands are integer codes, else float32 summed one product at a time in
-    the order ky, kx, channel, from 0. Taps in the padding are skipped, and so are integer weights of 0 against float32
-    (else infinity times 0 would be NaN). Without an epilogue the output is the
+    the order ky, kx, channel, from 0. Taps in the padding are skipped. Without an epilogue the output is the
     accumulator, ``[N, OH, OW, O]``. With `planar`, x is ``[N, C, H, W]`` instead: an image as cameras and ONNX give it.
     """
 
@@ -82,7 +81,7 @@ class Conv2D(Op):
                     continue
                 for c in range(channels):
                     product = patch[..., c : c + 1].astype(np.float32) * taps[:, c].astype(np.float32)
-                    out[:, oy, ox] += product if w.dtype.kind == "f" else np.where(taps[:, c] == 0, 0, product)
+                    out[:, oy, ox] += product
         return acc
 
 
