@@ -123,6 +123,23 @@ def test_both_counters_count_the_same(name: str, monkeypatch: pytest.MonkeyPatch
     assert native == python
 
 
+def test_the_m55_board_counts_what_unicorn_counts(tmp_path: Path) -> None:
+    """unicorn has no M55, so code for an M33 runs on the M55's board: that checks the board's clock."""
+    board = tmp_path / "m33-on-m55.toml"
+    m33 = Target.load("cortex-m33").toolchain
+    board.write_text(
+        'extends = "cortex-m55"\nfeatures = ["-mve", "-mvefp", "-fpu64"]\n'
+        f'[toolchain]\ntriple = "{m33.triple}"\nflags = {list(m33.flags)}\n'.replace("'", '"')
+    )
+    target = Target.load(board)
+    if reason := available(target, "qemu"):
+        pytest.skip(reason)
+    model = build_model(target, SAMPLE, "sample", tmp_path / "out")
+    ours = open_runner(target, "qemu").run(RunRequest(model, INPUTS[:1])).instructions
+    exact = runner("cortex-m33", "unicorn").run(RunRequest(build("cortex-m33"), INPUTS[:1])).instructions
+    assert ours is not None and exact is not None and abs(ours - exact) <= 2
+
+
 def test_a_loop_is_counted_exactly(tmp_path: Path) -> None:
     """n additions more cost exactly n times one iteration, and the machine is built once."""
     folder = tmp_path / "loop"
