@@ -37,13 +37,15 @@ class _Layers:
         group: int = 1,
         pad: bool = True,
         gives: str = "bits",
+        planar: bool = False,
     ) -> None:
         window = Window((kernel, kernel), (stride, stride), _SAME[kernel] if pad else (0, 0, 0, 0))
         shape = (outputs, kernel, kernel, channels // group)
         weights = Value("w", TensorType(shape, w), self._codes(w, shape))
-        data = Value(f"x{len(self.nodes)}", TensorType((1, size, size, channels), x))
+        dims = (1, channels, size, size) if planar else (1, size, size, channels)
+        data = Value(f"x{len(self.nodes)}", TensorType(dims, x))
         epilogue, params = self._epilogue(gives, outputs)
-        op = Conv2D(window, group, epilogue)
+        op = Conv2D(window, group, epilogue, planar)
         values = [constant(f"p{i}", p) for i, p in enumerate(params)]
         types = op.infer(data.type, weights.type, *(v.type for v in values))
         name = f"y{len(self.nodes)}"
@@ -108,15 +110,18 @@ def layers() -> list[Node]:
             b.add(x, w, channels, count, 6, 1, gives=next(kinds))
             b.add(x, w, 4 * channels, count, 1, 1, gives=next(kinds))
     for channels, count, size, kernel in (
-        (3, 32, 12, 3),
-        (1, 16, 14, 3),
-        (4, 20, 10, 5),
-        (3, 64, 10, 1),
-        (16, 24, 8, 3),
-    ):
+        (3, 32, 12, 3), (1, 16, 14, 3), (4, 20, 10, 5), (3, 64, 10, 1), (16, 24, 8, 3), (3, 48, 9, 3), (1, 36, 9, 5),
+        (2, 64, 8, 3), (8, 32, 6, 3), (24, 64, 5, 1), (32, 32, 5, 3),
+    ):  # fmt: skip
         for x, w in ((FLOAT32, BIT1), (UINT8, BIT1), (INT8, BIT1), (FLOAT32, FLOAT32), (INT8, INT8)):
             b.add(x, w, channels, count, size, kernel, gives=next(kinds))
             b.add(x, w, channels, count, size, kernel, pad=False, stride=2, gives=next(kinds))
+    for channels, count, size, kernel, stride in (
+        (3, 32, 12, 3, 1), (3, 64, 10, 3, 1), (3, 48, 13, 5, 2), (1, 32, 14, 3, 1), (1, 24, 9, 5, 1), (2, 40, 9, 3, 2),
+    ):  # fmt: skip
+        for x in (FLOAT32, UINT8, INT8):
+            b.add(x, BIT1, channels, count, size, kernel, stride=stride, planar=True, gives=next(kinds))
+        b.add(FLOAT32, FLOAT32, channels, count, size, kernel, stride=stride, planar=True, gives=next(kinds))
     for k, count in ((64, 10), (200, 48), (513, 32)):
         for x, w in ((FLOAT32, BIT1), (INT8, BIT1), (UINT8, BIT1), (FLOAT32, FLOAT32)):
             b.add(x, w, k, count, 1, 1, gives=next(kinds))

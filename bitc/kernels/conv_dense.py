@@ -122,7 +122,8 @@ def work(node: Node, target: Target) -> Work:
     channels, per_group = w.shape[3], w.shape[0] // op.group
     blocks, rest = divmod(per_group, BLOCK)
     taps = found.taps * op.group
-    what = f"{x.type.dtype}*{stored(node, target)}{' few' if channels <= UNROLLED else ''}"
+    form = f"{' planar' if op.planar else ''}{' few' if channels <= UNROLLED else ''}"
+    what = f"{x.type.dtype}*{stored(node, target)}{form}"
     return terms | {
         "blocks": found.pixels * op.group * (blocks + bool(rest)),
         "taps": taps * (blocks + bool(rest)),
