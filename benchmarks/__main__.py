@@ -1,15 +1,18 @@
-"""``python -m benchmarks instructions|fit [TARGET ...]``."""
+"""``python -m benchmarks instructions|fit|host [TARGET ...]``, ``python -m benchmarks web``."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import fit, instructions
+from benchmarks import fit, host, instructions, web
 from bitc.target import Target
 
 
 def main() -> None:
     command, *names = sys.argv[1:] or ["instructions"]
+    if command in ("host", "web"):  # times against peers, measured in the same run
+        print(host.run(names or host.TARGETS) if command == "host" else web.run())
+        return
     if command == "fit":
         fit.fit(names or fit.TARGETS)
     results = instructions.run(names or instructions.TARGETS)
@@ -17,6 +20,8 @@ def main() -> None:
     for per, group in ((32, [n for n in results if not _wide(n)]), (128, [n for n in results if _wide(n)])):
         if group:
             print(instructions.macs_table(results, group, per), end="\n\n")
+    for name in results:
+        print(instructions.code_table(results, name), end="\n\n")
     print(instructions.error_table(results))
 
 

@@ -40,10 +40,10 @@ class BitIsa:
 
 ISAS = (
     BitIsa("isa/lanes.j2", 64, 8, frozenset(), 64, 2.0),
-    BitIsa("isa/neon.j2", 64, 8, frozenset({"neon"}), 64, 1.0),
-    BitIsa("isa/neon.j2", 32, 8, frozenset({"neon"}), 32, 1.1),
-    BitIsa("isa/simd128.j2", 64, 8, frozenset({"simd128"}), 64, 1.0),
-    BitIsa("isa/simd128.j2", 32, 8, frozenset({"simd128"}), 32, 1.1),
+    BitIsa("isa/neon.j2", 64, 8, frozenset({"neon"}), 64, 1.9),
+    BitIsa("isa/neon.j2", 32, 8, frozenset({"neon"}), 32, 1.95),
+    BitIsa("isa/simd128.j2", 64, 8, frozenset({"simd128"}), 64, 1.9),
+    BitIsa("isa/simd128.j2", 32, 8, frozenset({"simd128"}), 32, 1.95),
     BitIsa("isa/usada8.j2", 32, 1, frozenset({"dsp"}), 32, 11.2),
     BitIsa("isa/swar32.j2", 32, 1, frozenset({"unaligned"}), 32, 11.3),  # Armv7-M: shifted operands
     BitIsa("isa/swar32.j2", 32, 1, frozenset(), 32, 18.0),
