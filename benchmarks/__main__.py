@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from benchmarks import fit, host, instructions, web
-from bitc.target import Target
 
 
 def main() -> None:
@@ -17,16 +16,13 @@ def main() -> None:
         fit.fit(names or fit.TARGETS)
     results = instructions.run(names or instructions.TARGETS)
     instructions.write(results)
-    for per, group in ((32, [n for n in results if not _wide(n)]), (128, [n for n in results if _wide(n)])):
+    wide = [n for n in results if instructions.has_vectors(n)]
+    for per, group in ((32, [n for n in results if n not in wide]), (128, wide)):
         if group:
             print(instructions.macs_table(results, group, per), end="\n\n")
     for name in results:
         print(instructions.code_table(results, name), end="\n\n")
     print(instructions.error_table(results))
-
-
-def _wide(name: str) -> bool:
-    return Target.load(name).vector_bytes >= 16
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -48,16 +49,19 @@ def _key(profile: dict[str, Any]) -> tuple[Any, ...]:
 
 def fit_target(target: Target) -> dict[str, Any]:
     """The profile of one target, as in costs.json."""
-    prices = {}
+    prices, code = {}, {}
     for row in VARIANTS:
         if row.work is not None and (nodes := _accepted(row, target)):
-            prices[row.name] = fit_row(row, measure(graph_of(nodes), target, row), target)
+            measured = measure(graph_of(nodes), target, row)
+            prices[row.name] = fit_row(row, measured, target)
+            code[row.name] = int(median(m.code_bytes or 0 for m in measured))
     return {
         "isa": target.isa,
         "triple": target.toolchain.triple,
         "features": sorted(target.features),
         "word_bits": target.word_bits,
         "prices": prices,
+        "code": code,
     }
 
 

@@ -70,7 +70,23 @@ def macs_table(results: Results, names: Sequence[str], per: int) -> str:
     for layer in SUITE:
         cells = [f"{per * results[n][layer.name]['instructions'] / layer.macs:.2f}" for n in names]
         rows.append([layer.name, *cells])
-    return markdown([f"instructions per {per} MACs", *names], rows)
+    fuel = {n: f"{n} (fuel)" if Target.load(n).toolchain.link == "wasm" else n for n in names}
+    return markdown([f"instructions per {per} MACs", *fuel.values()], rows)
+
+
+def readme() -> str:
+    """The README's tables."""
+    results = load()
+    wide = [n for n in TARGETS if has_vectors(n)]
+    words = [n for n in TARGETS if n not in wide]
+    tables = macs_table(results, words, 32), macs_table(results, wide, 128), error_table(results)
+    return "\n\n".join(tables) + "\n"
+
+
+def has_vectors(name: str) -> bool:
+    """Whether 128 products are a natural unit."""
+    target = Target.load(name)
+    return target.vector_bytes >= 16 and target.isa != "arm-m"
 
 
 def error_table(results: Results) -> str:

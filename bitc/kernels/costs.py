@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +30,8 @@ class Profile:
     features: frozenset[str]
     word_bits: int
     prices: Prices
+    code: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of code of a layer, by row: the median."""
 
     def likeness(self, target: Target) -> tuple[int, int] | None:
         """How much of the target this is; None if code for this can not run there."""
@@ -47,10 +49,22 @@ def profiles() -> tuple[Profile, ...]:
     return tuple(Profile(**{**p, "features": frozenset(p["features"])}) for p in found["profiles"])
 
 
+def profile(target: Target) -> Profile | None:
+    """The measured chip that is most like the target."""
+    ranked = [(likeness, p) for p in profiles() if (likeness := p.likeness(target)) is not None]
+    return max(ranked, key=lambda r: r[0])[1] if ranked else None
+
+
 def prices(target: Target) -> Prices:
     """The prices of the measured chip that is most like the target; empty if there is none."""
-    ranked = [(likeness, p) for p in profiles() if (likeness := p.likeness(target)) is not None]
-    return max(ranked, key=lambda r: r[0])[1].prices if ranked else {}
+    found = profile(target)
+    return found.prices if found else {}
+
+
+def code_bytes(row: Variant, target: Target) -> int:
+    """Bytes of code of a layer with this row, roughly; 0 if it was not measured."""
+    found = profile(target)
+    return found.code.get(row.name, 0) if found else 0
 
 
 def predict(row: Variant, node: Node, target: Target) -> float | None:
