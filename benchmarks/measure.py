@@ -11,7 +11,7 @@ from pathlib import Path
 from bitc.codegen import emit
 from bitc.ir.graph import Graph, Node
 from bitc.ir.program import Program
-from bitc.kernels import Selection, assign_layouts, select
+from bitc.kernels import Goal, Selection, assign_layouts, select
 from bitc.kernels.select import Choice
 from bitc.kernels.step import Variant
 from bitc.lower import lower
@@ -43,7 +43,7 @@ def graph_of(nodes: Sequence[Node]) -> Graph:
 def measure(graph: Graph, target: Target, row: Variant | None = None, opt: str = "-O3") -> list[Measurement]:
     """Run a graph once on zeros-and-noise inputs; with `row` for all nodes, or with the rows that selection takes."""
     graph = assign_layouts(graph, target)
-    chosen = Selection({n: Choice(row, ()) for n in graph.nodes}) if row else select(graph, target)
+    chosen = Selection({n: Choice(row, ()) for n in graph.nodes}) if row else select(graph, target, Goal.SPEED)
     program = lower(graph, chosen, target)
     with tempfile.TemporaryDirectory(prefix="bitc-") as name:
         folder = Path(name)

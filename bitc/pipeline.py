@@ -19,7 +19,7 @@ from bitc.ir.plan import MemoryPlan
 from bitc.ir.program import Program
 from bitc.ir.rewrite import name_outputs
 from bitc.ir.verify import verify
-from bitc.kernels import Selection, assign_layouts, select
+from bitc.kernels import Goal, Selection, assign_layouts, select
 from bitc.lower import lower
 from bitc.ops.movement import Reshape
 from bitc.passes.binarize import Binarize
@@ -44,13 +44,14 @@ class Options:
 
     `shapes`: shapes of inputs with dynamic dimensions. `sign0`: what Sign(0) is: +1, -1, or 0 for ONNX's meaning.
     `tolerance`: relative distance from ±alpha within which a weight is two-valued. `name`: prefix of C names; empty:
-    from the file name.
+    from the file name. `goal`: what kernels are chosen for.
     """
 
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     sign0: int = 0
     tolerance: float = 1e-4
     name: str = ""
+    goal: Goal = Goal.BALANCED
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def compile_model(
     """Compile a model for a target. Raises ModelError; TargetError if a node has no kernel there."""
     model = optimize(source, options)
     graph = order(assign_layouts(model.graph, target))
-    selection = select(graph, target)
+    selection = select(graph, target, options.goal)
     program = lower(graph, selection, target)
     plan = plan_memory(program)
     name = _prefix(options.name, source)

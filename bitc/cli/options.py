@@ -10,12 +10,14 @@ from typing import Any
 import click
 
 from bitc.errors import UsageError
+from bitc.kernels import Goal
 from bitc.pipeline import Options
 from bitc.target import Target
 from bitc.toolchain import Toolchain
 
 _Command = Callable[..., Any]
-_LEVELS = {"speed": "-O3", "balanced": "-O2", "size": "-Os"}
+_LEVELS = {Goal.SPEED: "-O3", Goal.BALANCED: "-O3", Goal.SIZE: "-Os"}
+"""The C compiler's level for each goal."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,10 @@ def target_options(command: _Command) -> _Command:
     for decorate in (
         click.option(
             "--optimize",
-            type=click.Choice(list(_LEVELS)),
-            default="speed",
+            type=click.Choice([goal.value for goal in Goal]),
+            default=Goal.BALANCED.value,
             show_default=True,
-            help="What the C compiler optimises for.",
+            help="What kernels are chosen for. speed: any size of weights; balanced: weights at most 5 % over packed.",
         ),
         click.option("--cc", default="", help="C compiler to use instead of the bundled one: a name or a path."),
         click.option("--feature", "features", multiple=True, help="Add a feature of the chip, or remove it: -NAME."),
@@ -79,8 +81,10 @@ def target_options(command: _Command) -> _Command:
     return command
 
 
-def make_options(shapes: tuple[str, ...], snap: float, sign0: str | None, name: str) -> Options:
-    return Options(dict(_shape(s) for s in shapes), int(sign0 or 0), snap, name)
+def make_options(
+    shapes: tuple[str, ...], snap: float, sign0: str | None, name: str, goal: Goal = Goal.BALANCED
+) -> Options:
+    return Options(dict(_shape(s) for s in shapes), int(sign0 or 0), snap, name, goal)
 
 
 def make_job(
@@ -101,7 +105,8 @@ def make_job(
     """The parsed form of `model_options` and `target_options`."""
     chip = Target.load(target, ram, flash, features)
     toolchain = Toolchain(cc) if cc else Toolchain()
-    return Job(model, chip, make_options(shapes, snap, sign0, name), toolchain, _LEVELS[optimize], as_json)
+    goal = Goal(optimize)
+    return Job(model, chip, make_options(shapes, snap, sign0, name, goal), toolchain, _LEVELS[goal], as_json)
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:

@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bitc.errors import NoKernel
 from bitc.ir.graph import Graph, Node
 from bitc.kernels.costs import instructions
-from bitc.kernels.step import Variant
+from bitc.kernels.step import Packed, Variant, View
 from bitc.kernels.variants import VARIANTS
 from bitc.target import Target
+
+MAX_GROWTH = 0.05
+"""Share by which a layer's weights may outgrow the smallest form that a row stores them in, when balanced."""
+SLACK = 64
+"""Bytes by which they may in any case."""
+
+
+class Goal(enum.Enum):
+    """What the choice of rows weighs."""
+
+    SPEED = "speed"
+    """The fewest instructions, whatever the weights take."""
+    BALANCED = "balanced"
+    """The fewest instructions of the rows whose weights take at most 5 % more than they have to, where the target's
+    flash is limited."""
+    SIZE = "size"
+    """The fewest instructions of the rows with the smallest weights."""
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """A row that takes the node: predicted instructions and bytes of weights."""
+
+    row: Variant
+    cost: float
+    weights: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +57,12 @@ class Selection:
         return self.choices[node].variant
 
 
-def select(graph: Graph, target: Target) -> Selection:
-    """The cheapest row that takes each node. Raises NoKernel, which lists all nodes that no row takes."""
+def select(graph: Graph, target: Target, goal: Goal = Goal.BALANCED) -> Selection:
+    """The best row for each node. Raises NoKernel, which lists all nodes that no row takes."""
     choices: dict[Node, Choice] = {}
     missing: list[str] = []
     for node in graph.nodes:
-        choice = _choose(node, target)
+        choice = _choose(node, target, goal)
         if isinstance(choice, Choice):
             choices[node] = choice
         else:
@@ -52,18 +79,39 @@ def select(graph: Graph, target: Target) -> Selection:
     return Selection(choices)
 
 
-def _choose(node: Node, target: Target) -> Choice | list[tuple[str, str]]:
+def _choose(node: Node, target: Target, goal: Goal) -> Choice | list[tuple[str, str]]:
     rejected: list[tuple[str, str]] = []
-    offers: list[tuple[float, Variant]] = []
+    rows: list[Variant] = []
     for row in VARIANTS:
         if not isinstance(node.op, row.ops):
             continue
         if reason := row.accepts(node, target):
             rejected.append((row.name, reason))
         else:
-            offers.append((instructions(row, node, target), row))
-    if not offers:
+            rows.append(row)
+    if not rows:
         return rejected
-    best_cost, best = min(offers, key=lambda offer: offer[0])
-    rejected += [(row.name, f"cost {c:.3g}, {best.name} {best_cost:.3g}") for c, row in offers if row is not best]
-    return Choice(best, tuple(rejected))
+    if len(rows) == 1:  # nothing to weigh
+        return Choice(rows[0], tuple(rejected))
+    offers = [_Offer(row, instructions(row, node, target), _weights(row, node, target)) for row in rows]
+    limited = target.memory.flash is not None
+    best = _best(offers, goal if limited or goal is Goal.SIZE else Goal.SPEED)
+    for o in offers:
+        if o is not best:
+            ours, theirs = f"{o.cost:.3g} instructions, {o.weights} bytes", f"{best.cost:.3g} and {best.weights}"
+            rejected.append((o.row.name, f"{ours}; {best.row.name} {theirs}"))
+    return Choice(best.row, tuple(rejected))
+
+
+def _best(offers: list[_Offer], goal: Goal) -> _Offer:
+    least = min(o.weights for o in offers)
+    growth = {Goal.SPEED: float("inf"), Goal.BALANCED: MAX_GROWTH, Goal.SIZE: 0.0}[goal]
+    limit = max(least * (1 + growth), least + SLACK)
+    return min((o for o in offers if o.weights <= limit), key=lambda o: o.cost)
+
+
+def _weights(row: Variant, node: Node, target: Target) -> int:
+    """Bytes in which the row stores the node's weights."""
+    built = row.build(node, target)
+    operands = () if isinstance(built, View) else [a.operand for step in built for a in step.args]
+    return sum(o.data.nbytes for o in operands if isinstance(o, Packed) and o.is_weight)

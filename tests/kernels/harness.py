@@ -16,7 +16,7 @@ from bitc.ir.graph import Graph, Node, Op, Value, constant
 from bitc.ir.plan import MemoryPlan
 from bitc.ir.program import Program, c_size
 from bitc.ir.types import TensorType
-from bitc.kernels import assign_layouts, select
+from bitc.kernels import Goal, assign_layouts, select
 from bitc.kernels.pack import pack_tensor, unpack_tensor
 from bitc.lower import lower
 from bitc.runners import RunRequest, RunResult, open_runner
@@ -58,7 +58,7 @@ def single(op: Op, *inputs: TensorType | np.ndarray | Value | None, name: str = 
 
 def compile_graph(graph: Graph, target: Target) -> Compiled:
     graph = assign_layouts(graph, target)
-    program = lower(graph, select(graph, target), target)
+    program = lower(graph, select(graph, target, Goal.SPEED), target)
     plan = plan_memory(program)
     return Compiled(graph, program, plan, emit(program, plan, target, graph.name), target)
 
