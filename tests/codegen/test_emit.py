@@ -117,6 +117,7 @@ def _main(names: list[str], images: dict[str, bytes]) -> str:
     return "\n".join([*lines, "return 0;", "}"])
 
 
+@pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is not installed: a program needs a C library")
 @pytest.mark.parametrize("sanitize", [False, True])
 @pytest.mark.parametrize("target", ["portable", "x86-64"])
 def test_several_models_in_one_program(sanitize: bool, target: str, tmp_path: Path) -> None:

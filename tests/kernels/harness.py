@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from bitc import interp
+from bitc import interp, resources
 from bitc.codegen import emit
 from bitc.ir.dtypes import BIT1, TERN
 from bitc.ir.graph import Graph, Node, Op, Value, constant
@@ -22,7 +22,7 @@ from bitc.lower import lower
 from bitc.runners import RunRequest, RunResult, open_runner
 from bitc.schedule import plan_memory
 from bitc.target import Target
-from bitc.toolchain import ZIG, Toolchain, build_model
+from bitc.toolchain import ZIG, Toolchain, build_model, compile_sources, link_library
 
 OPTIMIZE = "-O2"
 WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
@@ -71,15 +71,22 @@ def write(compiled: Compiled, folder: Path) -> list[str]:
     return [str(folder / n) for n in compiled.files if n.endswith(".c")]
 
 
-def shared_library(
-    compiled: Compiled, folder: Path, cc: tuple[str, ...] = ("gcc",), flags: tuple[str, ...] = ()
-) -> Path:
-    sources = write(compiled, folder)
-    out = folder / "model.so"
-    options = [*WARNINGS, OPTIMIZE, "-shared", "-fPIC", *compiled.target.feature_flags, *flags]
-    done = subprocess.run([*cc, *options, *sources, "-o", str(out)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[:4000]
-    return out
+def host_compiler() -> Toolchain:
+    """gcc where it is installed, since the runners' tests use the bundled clang; else that one too."""
+    return Toolchain("gcc") if shutil.which("gcc") else ZIG
+
+
+def shared_library(compiled: Compiled, folder: Path) -> Path:
+    sources = [Path(s) for s in write(compiled, folder)]
+    return library_of(compiled.target, sources, folder, folder)
+
+
+def library_of(target: Target, sources: list[Path], include: Path, folder: Path) -> Path:
+    """C files and the harness's memcpy and memset as a shared library for this process."""
+    toolchain, mem = host_compiler(), resources.runtime_c() / "harness" / "mem.c"
+    objects = compile_sources(target, sources, [include], folder / "objects", OPTIMIZE, toolchain=toolchain)
+    rest = compile_sources(target, [mem], [], folder / "mem", toolchain=toolchain, flags=["-fno-builtin"])
+    return link_library(replace(objects, files=objects.files + rest.files), folder / "model.so")
 
 
 def input_image(compiled: Compiled, feeds: dict[str, np.ndarray]) -> np.ndarray:
@@ -155,12 +162,10 @@ def _struct(types: list[TensorType]) -> np.ndarray:
     return memory[start : start + size]
 
 
-def check(
-    graph: Graph, target: Target, folder: Path, feeds: dict[str, np.ndarray], **build: tuple[str, ...]
-) -> Compiled:
+def check(graph: Graph, target: Target, folder: Path, feeds: dict[str, np.ndarray]) -> Compiled:
     """Compile, run, and compare every output with the oracle, bit for bit (any NaN equals any NaN)."""
     compiled = compile_graph(graph, target)
-    library = ctypes.CDLL(str(shared_library(compiled, folder, **build)))
+    library = ctypes.CDLL(str(shared_library(compiled, folder)))
     got, want = call(compiled, library, feeds), interp.run(graph, feeds)
     for name, expected in want.items():
         assert_same(got[name], expected, name)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import math
-import subprocess
 
 import numpy as np
 import pytest
 
 from bitc import resources
 from bitc.ops import math32
+from bitc.target import Target
+from tests.kernels.harness import library_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 
@@ -43,10 +44,7 @@ def lib(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
             f"{{ for (long i = 0; i < n; i++) {{ z[i] = bitc_{name}f(x[i], y[i]); }} }}"
         )
     (folder / "m.c").write_text("\n".join(lines))
-    out = folder / "m.so"
-    flags = ["-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-Wconversion", "-Werror", f"-I{resources.runtime_c()}"]
-    subprocess.run(["cc", *flags, str(folder / "m.c"), "-o", str(out)], check=True)
-    return ctypes.CDLL(str(out))
+    return ctypes.CDLL(str(library_of(Target.load("host"), [folder / "m.c"], resources.runtime_c(), folder)))
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
