@@ -275,7 +275,10 @@ def constant_of_shape(ctx: Context) -> Value:
 
 
 def range_(ctx: Context) -> Value:
-    start, limit, step = (ctx.array(i, "a bound of a range") for i in range(3))
+    bounds = [ctx.array(i, "a bound of a range") for i in range(3)]
+    if any(a.size != 1 for a in bounds):
+        raise ctx.invalid("a bound of a range is not a scalar")
+    start, limit, step = (a.reshape(()) for a in bounds)  # onnx's own definitions pass tensors of one element
     if step == 0 or not np.isfinite([float(start), float(limit), float(step)]).all():
         raise ctx.invalid("the range is endless")
     count = max(0, int(np.ceil((float(limit) - float(start)) / float(step))))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 import onnx.inliner
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import GraphProto, ModelProto, NodeProto, OperatorSetIdProto
 
 from bitc.errors import InvalidModel, UsageError
 
@@ -94,12 +94,18 @@ def _read(path: Path) -> bytes:
         raise UsageError(f"can not be read: {e}", where=repr(str(path)), hint="check the path") from e
 
 
-def opsets_of(model: ModelProto) -> dict[str, int]:
-    """Opset versions by domain. Raises InvalidModel if the default domain's is absent, too old or unknown."""
+def opset_table(entries: Iterable[OperatorSetIdProto]) -> dict[str, int]:
+    """Versions by domain, the newest where a domain is listed twice."""
     versions: dict[str, int] = {}
-    for entry in model.opset_import:
+    for entry in entries:
         domain = "" if entry.domain == "ai.onnx" else entry.domain
         versions[domain] = max(versions.get(domain, 0), entry.version)
+    return versions
+
+
+def opsets_of(model: ModelProto) -> dict[str, int]:
+    """Opset versions by domain. Raises InvalidModel if the default domain's is absent, too old or unknown."""
+    versions = opset_table(model.opset_import)
     newest = onnx.defs.onnx_opset_version()
     if "" not in versions:
         raise InvalidModel("does not say which opset it uses", where="model", hint="export the model again")

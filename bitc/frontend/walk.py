@@ -8,11 +8,11 @@ import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto
 
 from bitc.errors import InvalidModel, ModelError, Unsupported
-from bitc.frontend import fold
+from bitc.frontend import fold, functions
 from bitc.frontend.context import Context, Refused, Session
 from bitc.frontend.order import label, live_nodes
 from bitc.frontend.schema import check_schema
-from bitc.frontend.source import is_qonnx
+from bitc.frontend.source import is_qonnx, opset_table
 from bitc.frontend.table import TABLE
 from bitc.frontend.tensors import dtype_of, is_narrowed, to_array, type_name
 from bitc.ir import Origin, TensorType, Value
@@ -128,7 +128,12 @@ class Walker:
             if ctx.attrs.unread():
                 raise Refused(f"attribute {ctx.attrs.unread()[0]!r} is not known", "remove it if it changes nothing")
             return [result] if isinstance(result, Value) else result
-        except (Refused, ModelError):
+        except Refused as e:
+            expanded = self._expand(ctx, e) if domain == "" else None
+            if expanded is None:
+                raise
+            return expanded
+        except ModelError:
             raise
         except MemoryError as e:
             raise InvalidModel("needs more memory than there is", where=at, hint=_HINT) from e
@@ -138,6 +143,28 @@ class Walker:
             raise InvalidModel(
                 f"{node.op_type} does not accept its inputs ({types}) or attributes{reason}", where=at, hint=_HINT
             ) from e
+
+    def _expand(self, ctx: Context, refusal: Refused) -> Sequence[Value | Unknown] | None:
+        """Import a node by the standard's definition of its operator; None if there is none, or if it holds nodes that
+        are refused in turn and an importer has said more to the point why."""
+        body = functions.definition(ctx.node, ctx.opset, ctx.inputs, ctx.at)
+        if body is None:
+            return None
+        wanted = [ctx.wanted(i) for i in range(len(body.output))]
+        graph = functions.as_graph(body, wanted)
+        scope = Scope(self.session, graph)
+        for name, value in zip(body.input, ctx.inputs, strict=False):
+            if value is not None:
+                scope.define(name, value)
+        inner = Walker(self.session, {**self.opsets, **opset_table(body.opset_import)})
+        nodes, read = live_nodes(graph)
+        inner.graph(graph, scope, nodes, read, top=False)
+        if inner.unsupported:
+            if ("", ctx.node.op_type) in TABLE:
+                return None
+            first = inner.unsupported[0]
+            raise Refused(f"its definition needs {first.op}: {first.reason}", first.hint) from refusal
+        return [scope.lookup(n, ctx.at) if w else UNKNOWN for n, w in zip(body.output, wanted, strict=True)]
 
     def _declared(self, scope: Scope, name: str) -> Value | Unknown:
         """A stand-in for the output of an unsupported node, if the model says its type, so that what follows is
