@@ -66,6 +66,10 @@ class Attributes:
         a = self._get(name, AttributeProto.FLOATS)
         return None if a is None else tuple(float(f) for f in a.floats)
 
+    def strs(self, name: str) -> tuple[str, ...] | None:
+        a = self._get(name, AttributeProto.STRINGS)
+        return None if a is None else tuple(s.decode("utf-8", "replace") for s in a.strings)
+
     def tensor(self, name: str) -> TensorProto | None:
         a = self._get(name, AttributeProto.TENSOR)
         return None if a is None else a.t

@@ -173,6 +173,22 @@ class Context:
             (result,) = op.reference(*(None if v is None else v.data for v in inputs))
         return self.session.builder.const(np.asarray(result, types[0].dtype.carrier), "const")
 
+    def emit_all(self, op: Op, *inputs: Value | None) -> tuple[Value, ...]:
+        """Apply an operator with several outputs; evaluated now if all inputs are constant."""
+        types = op.infer(*(None if v is None else v.type for v in inputs))
+        if not all(v is None or v.is_const for v in inputs):
+            for t in types:
+                check_size(t, self.at)
+            return self.session.builder.emit_all(op, inputs, self.at)
+        for t in types:
+            self.session.charge(t, self.at)
+        with np.errstate(all="ignore"):
+            results = op.reference(*(None if v is None else v.data for v in inputs))
+        return tuple(
+            self.session.builder.const(np.asarray(r, t.dtype.carrier), "const")
+            for r, t in zip(results, types, strict=True)
+        )
+
     def cast(self, value: Value, dtype: DType) -> Value:
         return value if value.type.dtype is dtype else self.emit(Cast(dtype), value)
 

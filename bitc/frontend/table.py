@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from bitc.frontend import elementwise, linear, movement, normalization, qonnx, quantized, reduce, resize, transposed
+from bitc.frontend import (
+    elementwise,
+    linear,
+    movement,
+    normalization,
+    qonnx,
+    quantized,
+    recurrent,
+    reduce,
+    resize,
+    transposed,
+)
 from bitc.frontend.context import Table
 
 TABLE: Table = {
@@ -13,6 +24,7 @@ TABLE: Table = {
     **reduce.TABLE,
     **normalization.TABLE,
     **resize.TABLE,
+    **recurrent.TABLE,
     **quantized.TABLE,
     **qonnx.TABLE,
 }

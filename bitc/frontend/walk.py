@@ -74,7 +74,7 @@ class Walker:
         for node in nodes:
             values = self._node(node, scope, read)
             for name, value in zip(node.output, values, strict=False):
-                if not name:
+                if not name or name not in read:
                     continue
                 scope.define(name, value)
                 if top and isinstance(value, Value):

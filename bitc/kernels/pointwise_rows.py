@@ -79,6 +79,17 @@ def _leaky(op: Op, t: DType, y: DType) -> str | None:
     return f"r = a < 0.0f ? {c_float(op.alpha)} * a : a;" if t.is_float else None
 
 
+def _line(op: Op, t: DType, y: DType) -> str | None:
+    assert isinstance(op, u1.Line)
+    lines = [f"r = {c_float(op.slope)} * a;"] + ([f"r = r + {c_float(op.offset)};"] if op.offset else [])
+    return "\n".join(lines) if t.is_float else None
+
+
+def _thresholded(op: Op, t: DType, y: DType) -> str | None:
+    assert isinstance(op, u1.ThresholdedRelu)
+    return f"r = a > {c_float(op.alpha)} ? a : 0.0f;" if t.is_float else None
+
+
 def _elu(op: Op, t: DType, y: DType) -> str | None:
     assert isinstance(op, u1.Elu)
     return f"r = bitc_expf(a) - 1.0f;\nr = a < 0.0f ? {c_float(op.alpha)} * r : a;" if t.is_float else None
@@ -162,6 +173,8 @@ ROWS: dict[type[Op], Row] = {
     u1.Sign: signed("r = (TYPE)((a > 0) - (a < 0));", "r = a > 0;"),
     u1.Relu: signed("r = a < 0 ? 0 : a;", "r = a;"),
     u1.LeakyRelu: _leaky,
+    u1.ThresholdedRelu: _thresholded,
+    u1.Line: _line,
     u1.Elu: _elu,
     u1.Selu: _selu,
     u1.HardSigmoid: _hard_sigmoid_row,

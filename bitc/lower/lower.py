@@ -12,6 +12,7 @@ from bitc.kernels.costs import predict
 from bitc.kernels.pack import pack_tensor
 from bitc.kernels.step import Operand, Packed, Scratch, Step, View
 from bitc.ops.linear import Conv2D, MatMul
+from bitc.ops.recurrent import Recurrent
 from bitc.target import Target
 
 
@@ -138,6 +139,9 @@ class _Lowering:
 def mac_kind(node: Node) -> tuple[str, int]:
     """What a node multiplies, and how often."""
     op = node.op
+    if isinstance(op, Recurrent):
+        steps, batch, _ = node.input(0).shape
+        return "float", steps * batch * node.input(1).type.size
     if isinstance(op, MatMul):
         return "float", node.output.type.size * node.input(0).type.channels
     if not isinstance(op, Conv2D):

@@ -92,6 +92,34 @@ class LeakyRelu(Unary):
 
 
 @dataclass(frozen=True)
+class ThresholdedRelu(Unary):
+    """``x > alpha ? x : 0``."""
+
+    alpha: float = 1.0
+
+    def compute(self, x: Array) -> Array:
+        return np.where(x > f32(self.alpha), x, f32(0))
+
+    def direction(self, index: int, *inputs: Array | None) -> Array | None:
+        return RISES if self.alpha >= 0 else None
+
+
+@dataclass(frozen=True)
+class Line(Unary):
+    """``slope * x + offset``, both steps rounded."""
+
+    slope: float = 1.0
+    offset: float = 0.0
+
+    def compute(self, x: Array) -> Array:
+        y = f32(self.slope) * x
+        return y + f32(self.offset) if self.offset else y
+
+    def direction(self, index: int, *inputs: Array | None) -> Array | None:
+        return RISES if self.slope >= 0 else FALLS
+
+
+@dataclass(frozen=True)
 class Elu(Unary):
     """``x < 0 ? alpha * (math32.exp(x) - 1) : x``."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.frontend.cases_recurrent import recurrent_cases
 from tests.frontend.models import Array, floats, ints
 
 F, B = floats, np.array
@@ -314,7 +315,7 @@ MORE = [
     case("QLinearAveragePool", Q8, c=(*SZ, S * 1.37, Z), **MS, kernel_shape=[3, 3], pads=[1, 1, 0, 0]),
     case("QLinearGlobalAveragePool", Q8, c=(*SZ, *SZ), **MS, channels_last=0),
 ]
-CASES = UNARY + BINARY + MOVEMENT + REDUCTIONS + LINEAR + MORE
+CASES = UNARY + BINARY + MOVEMENT + REDUCTIONS + LINEAR + MORE + recurrent_cases(case)
 
 
 FOLDED = [
