@@ -23,7 +23,7 @@ import numpy as np
 from bitc.ir.dtypes import BIT1, INT8
 from bitc.ir.graph import Array, Node
 from bitc.ir.types import TensorType
-from bitc.kernels.epilogues import epilogue
+from bitc.kernels.epilogues import conv_epilogue
 from bitc.kernels.geometry import geometry
 from bitc.kernels.isa import BitIsa, bit_isa
 from bitc.kernels.pack import WORDS, pack_bits, planes
@@ -101,7 +101,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     isa, geo = bit_isa(target), geometry(x.type, op.window)
     word = kernel_word(x.type, geo.taps, op.group, isa)
     k = patch_words(x.type, geo.taps, op.group, word)
-    e, params = epilogue(op.epilogue, node.inputs[2:], op.accumulator(x.type, w.type), node.output.type)
+    e, params = conv_epilogue(node)
     parts = weight_planes(w.array)
     zeros = parts[0].dtype.kind != "b"
     ternary, tabulated = x.type.dtype.planes == 2, zeros or len(parts) > 1

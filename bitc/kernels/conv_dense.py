@@ -13,7 +13,7 @@ import numpy as np
 from bitc.ir.dtypes import FLOAT32, INT8, TERN, DType
 from bitc.ir.graph import Array, Node
 from bitc.ir.program import c_type
-from bitc.kernels.epilogues import epilogue
+from bitc.kernels.epilogues import conv_epilogue
 from bitc.kernels.geometry import geometry
 from bitc.kernels.pack import pack_bits, planes
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out
@@ -68,7 +68,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     geo = geometry(pixels, op.window, op.planar)
     kind = stored(node, target)
     signs, weights = kind.is_packed, w.array.astype(kind.carrier)
-    e, params = epilogue(op.epilogue, node.inputs[2:], acc, node.output.type)
+    e, params = conv_epilogue(node)
     packed = pack_signs(weights, op.group) if signs else pack_dense(weights, op.group)
     per_group = w.shape[0] // op.group
     context: dict[str, Any] = {
@@ -81,6 +81,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "x_row": 1 if op.planar else x.type.row_words if x.type.layout.word else x.type.channels,
         "x_step": geo.h * geo.w if op.planar else 1,
         "x_image": x.type.size // x.type.shape[0] if not x.type.layout.word else geo.h * geo.w * x.type.row_words,
+        "x_zero": op.x_zero,
         "x_cast": x.type.dtype is not acc.dtype,
         "w_cast": kind is not acc.dtype,
         "w_t": packed.dtype.name + "_t" if packed.dtype.kind in "iu" else "float",

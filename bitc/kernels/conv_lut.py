@@ -17,7 +17,7 @@ import numpy as np
 from bitc.ir.dtypes import INT8, TERN, UINT8
 from bitc.ir.graph import Array, Node
 from bitc.ir.program import c_type
-from bitc.kernels.epilogues import epilogue
+from bitc.kernels.epilogues import conv_epilogue
 from bitc.kernels.geometry import geometry
 from bitc.kernels.pack import pack_bits
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
@@ -66,6 +66,7 @@ def _accepts(node: Node, target: Target) -> str:
         (x.type.dtype in (INT8, UINT8), f"activations are {x.type.dtype}, not bytes"),
         (w.type.dtype.is_packed and w.is_const, "weights are no constant bits or trits"),
         (op.group == 1, "groups"),
+        (op.x_zero == 0, "activations have a zero point"),
     )
 
 
@@ -80,7 +81,7 @@ def _build(node: Node, target: Target) -> tuple[Step, ...]:
     chunk = trits * TRITS[trits] if trits else CHUNK
     packed = pack_trits(w.array, trits, chunk) if trits else pack_nibbles(w.array)
     full, rest = divmod(k, chunk)
-    e, params = epilogue(op.epilogue, node.inputs[2:], op.accumulator(x.type, w.type), node.output.type)
+    e, params = conv_epilogue(node)
     several = full + bool(rest) > 1
     direct = geo.taps == 1 and not geo.border and not op.planar
     args = [out(node), Arg("x", x), Arg("w", Packed(packed)), *params]

@@ -25,7 +25,7 @@ import numpy as np
 from bitc.ir.dtypes import BIT1
 from bitc.ir.graph import Array, Node
 from bitc.kernels.adders import accumulate
-from bitc.kernels.epilogues import epilogue
+from bitc.kernels.epilogues import conv_epilogue
 from bitc.kernels.geometry import geometry
 from bitc.kernels.lanes import LANES, Column, Lanes, plan_lanes
 from bitc.kernels.pack import pack_bits
@@ -139,7 +139,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     geo = geometry(x.type, op.window)
     lanes = plan_lanes(geo)
     assert lanes is not None
-    e, params = epilogue(op.epilogue, node.inputs[2:], op.accumulator(x.type, w.type), y.type)
+    e, params = conv_epilogue(node)
     outputs, channels = w.shape[0], w.shape[3]
     k = geo.taps * channels
     planes = (k + 2).bit_length()

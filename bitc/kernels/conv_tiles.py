@@ -15,7 +15,7 @@ import numpy as np
 from bitc.ir.dtypes import BIT1
 from bitc.ir.graph import Array, Node
 from bitc.ir.types import TensorType
-from bitc.kernels.epilogues import epilogue
+from bitc.kernels.epilogues import conv_epilogue
 from bitc.kernels.geometry import geometry
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
 from bitc.kernels.tiles import Region, TileIsa, Tiling, pack_tiles, tile_isas
@@ -78,7 +78,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     assert isinstance(op, Conv2D)
     plan = tiling(node, target)
     isa = plan.isa
-    e, params = epilogue(op.epilogue, node.inputs[2:], op.accumulator(x.type, w.type), y)
+    e, params = conv_epilogue(node)
     signs = w.array.astype(np.bool_)
     if e["word"]:
         signs, limits = _thresholds(signs, {a.name: a.operand for a in params}, plan)

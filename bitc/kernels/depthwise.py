@@ -10,7 +10,7 @@ from typing import Any
 
 from bitc.ir.dtypes import BIT1
 from bitc.ir.graph import Array, Node
-from bitc.kernels.epilogues import epilogue
+from bitc.kernels.epilogues import conv_epilogue
 from bitc.kernels.geometry import geometry
 from bitc.kernels.pack import pack_bits
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out
@@ -38,7 +38,7 @@ def _build(node: Node, target: Target) -> tuple[Step, ...]:
     op, x, w = node.op, node.input(0), node.input(1)
     assert isinstance(op, Conv2D)
     geo, word = geometry(x.type, op.window), x.type.layout.word
-    e, params = epilogue(op.epilogue, node.inputs[2:], op.accumulator(x.type, w.type), node.output.type)
+    e, params = conv_epilogue(node)
     context: dict[str, Any] = {
         **geo.context,
         "e": e,

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from bitc.ir.graph import Array, Value
+from bitc.ir.graph import Array, Node, Value
 from bitc.ir.types import TensorType
 from bitc.kernels.step import Arg, Packed
-from bitc.ops.epilogue import Affine, Epilogue, TernThreshold, Threshold
+from bitc.ops.epilogue import Affine, Epilogue, Requant, TernThreshold, Threshold
+from bitc.ops.linear import Conv2D
 
 
 def epilogue(
-    op: Epilogue | None, params: Sequence[Value | None], acc: TensorType, y: TensorType
+    op: Epilogue | None, params: Sequence[Value | None], acc: TensorType, y: TensorType, reach: float = 2.0**31
 ) -> tuple[dict[str, Any], tuple[Arg, ...]]:
-    """Context `e` of ``epilogue.j2`` and the parameter arguments."""
+    """Context `e` of ``epilogue.j2`` and the parameter arguments. `reach` is the largest magnitude of an integer
+    accumulator."""
     word = y.layout.word
     base: dict[str, Any] = {
         "kind": "raw",
@@ -30,6 +34,10 @@ def epilogue(
     }
     if op is None:
         return base, ()
+    if isinstance(op, Requant):
+        bias, multiplier, shift = (v.array for v in params if v is not None)
+        e, tables = requantization(op, factors(bias, multiplier, shift, reach), acc)
+        return base | e, tables
     args: list[Arg] = []
     given = dict(zip(op.param_names, params, strict=False)).get("flip")
     flip = given.array if given is not None else np.zeros(1, np.bool_)
@@ -48,6 +56,78 @@ def epilogue(
     elif isinstance(op, TernThreshold):
         base |= {"kind": "ternary"}
     return base, tuple(args)
+
+
+def conv_epilogue(node: Node) -> tuple[dict[str, Any], tuple[Arg, ...]]:
+    """`epilogue` of a convolution with constant weights."""
+    op, x, w = node.op, node.input(0), node.input(1)
+    assert isinstance(op, Conv2D)
+    acc = op.accumulator(x.type, w.type)
+    reach = 0.0 if acc.dtype.is_float else float(op.reach(x.type, w.array).max())
+    return epilogue(op.epilogue, node.inputs[2:], acc, node.output.type, reach)
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The parameters of a `Requant` as a kernel takes them, all int64: of one element or one per index."""
+
+    bias: Array
+    multiplier: Array
+    """Below 2**31."""
+    shift: Array
+    """One element wherever the factors allow it; at least 1, unless it is 0 for all."""
+    ties: bool
+    """Whether a sum can lie right between two codes: else halves may be rounded up, since there are none."""
+    narrow: bool
+    """Whether sums times their factor, with what rounding adds, stay within int32."""
+    wide: bool
+    """Whether a rounded sum may exceed int32."""
+
+
+def factors(bias: ArrayLike, multiplier: ArrayLike, shift: ArrayLike, reach: float) -> Factors:
+    """Equal factors in the cheapest form, for accumulators of magnitude `reach` or less.
+
+    ``acc + bias`` times an odd multiplier is right between two codes only if it is an odd multiple of
+    ``2**(shift - 1)``.
+    """
+    b, m, s = (np.asarray(p, np.int64).reshape(-1) for p in (bias, multiplier, shift))
+    total = reach + float(np.abs(b).max())
+    zeros = np.array([(int(v) & -int(v)).bit_length() - 1 if v else 63 for v in m])  # trailing zero bits
+    halves = s - 1 - np.minimum(zeros, 62)
+    ties = bool(((m != 0) & (halves >= 0) & (2.0**halves <= total)).any())
+    if (m << (s.max() - s) < 2**31).all():
+        m, s = m << (s.max() - s), s.max(keepdims=True)
+    else:  # one step is as good as many where every sum but 0 exceeds all codes
+        m, s = np.where(s == 0, np.minimum(m, 2**30 - 1) * 2, m), np.maximum(s, 1)
+    wide = bool(total * float((m / 2.0**s).max()) + 2.0**16 >= 2**31)
+    narrow = bool(total * float(m.max()) + 2.0 ** float(s.max()) < 2**31)
+    return Factors(_one(b), _one(m), _one(s), ties, narrow, wide)
+
+
+def _one(values: Array) -> Array:
+    return values[:1] if (values == values[0]).all() else values
+
+
+def requantization(op: Requant, found: Factors, acc: TensorType) -> tuple[dict[str, Any], tuple[Arg, ...]]:
+    """Context `e` of ``epilogue.j2`` and the parameters that are no numbers in the code."""
+    e: dict[str, Any] = {
+        "kind": "requant",
+        "acc_t": acc.dtype.c_type,
+        "scaled_t": "int32_t" if found.narrow else "int64_t",
+        "out_t": op.dtype.c_type,
+        "word": 0,
+        "zero": op.zero,
+        "lo": op.lo,
+        "hi": op.hi,
+        "ties": found.ties,
+        "wide": found.wide,
+    }
+    args = []
+    for name, data in (("bias", found.bias), ("multiplier", found.multiplier), ("shift", found.shift)):
+        e[name] = int(data[0]) if data.size == 1 else None
+        if data.size > 1:
+            args.append(Arg(name, Packed(data.astype(np.uint8 if name == "shift" else np.int32), name)))
+    return e, tuple(args)
 
 
 def _bound(value: np.float32) -> float | None:

@@ -35,21 +35,25 @@ def _body(node: Node) -> str:
 
 
 def _build(node: Node, target: Target) -> tuple[Step, ...]:
+    context = {"body": _body(node), "is_bool": node.output.type.dtype is BOOL}
+    return (loops(node, type(node.op).__name__.lower(), "kernels/pointwise.j2", context, "bitc_math.h"),)
+
+
+def loops(node: Node, kernel: str, template: str, context: dict[str, Any], header: str, *more: Arg) -> Step:
+    """A step that runs over the elements of a pointwise node's operands, and may overwrite one that it reads."""
     operands, y = [v for v in node.inputs if v is not None], node.output
     strides = [broadcast_strides(v.shape, y.shape) for v in operands]
     dims = nest(y.shape, strides)
     whole = next((i for i, v in enumerate(operands) if v.shape == y.shape and not v.is_const), -1)
-    context: dict[str, Any] = {
+    context = {
         "dims": [d.size for d in dims],
         "loads": [(OPERANDS[i], v.type.dtype.c_type, index(dims, i)) for i, v in enumerate(operands)],
         "y_t": y.type.dtype.c_type,
-        "body": _body(node),
-        "is_bool": y.type.dtype is BOOL,
+        **context,
     }
     overlay = whole >= 0
     args = (out(node, overlay), *(Arg(f"x{OPERANDS[i]}", v, overlay=overlay) for i, v in enumerate(operands)))
-    inplace = f"x{OPERANDS[whole]}" if overlay else ""
-    return (Step(type(node.op).__name__.lower(), "kernels/pointwise.j2", args, context, ("bitc_math.h",), inplace),)
+    return Step(kernel, template, (*args, *more), context, (header,), f"x{OPERANDS[whole]}" if overlay else "")
 
 
 POINTWISE = Variant("pointwise", (Pointwise,), _accepts, _build)

@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from bitc.ir.dtypes import INT32
 from bitc.ir.graph import Node
 from bitc.ir.program import c_type
+from bitc.ir.types import TensorType
+from bitc.kernels.epilogues import epilogue
 from bitc.kernels.geometry import geometry
 from bitc.kernels.pack import pack_bits
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out
@@ -47,19 +50,31 @@ def _max_build(node: Node, target: Target) -> tuple[Step, ...]:
 
 
 def _average_accepts(node: Node, target: Target) -> str:
-    return first_reason((node.input(0).type.dtype.is_float, "not float"))
+    op = node.op
+    assert isinstance(op, AveragePool)
+    return first_reason(
+        (node.input(0).type.dtype.is_float == (op.requant is None), "not float, and not requantized"),
+        (all(v is not None and v.is_const for v in node.inputs[1:]), "parameters are computed"),
+    )
 
 
 def _average_build(node: Node, target: Target) -> tuple[Step, ...]:
     op, x = node.op, node.input(0)
     assert isinstance(op, AveragePool)
+    geo = geometry(x.type, op.window)
+    acc = TensorType(x.shape, INT32 if op.requant else x.type.dtype)
+    most = geo.taps * max(abs(x.type.dtype.min - op.x_zero), abs(x.type.dtype.max - op.x_zero))
+    e, params = epilogue(op.requant, node.inputs[1:], acc, node.output.type, most)
     context = {
-        **geometry(x.type, op.window).context,
+        **geo.context,
+        "e": e,
         "channels": x.type.channels,
-        "t": x.type.dtype.c_type,
-        "include_pad": op.count_include_pad,
+        "x_t": x.type.dtype.c_type,
+        "x_zero": op.x_zero,
+        "t": acc.dtype.c_type,
+        "counted": geo.border and not op.count_include_pad and not (op.requant and not params),
     }
-    args = (out(node), Arg("x", x))
+    args = (out(node), Arg("x", x), *params)
     return (Step(AVERAGE.name, "kernels/average_pool.j2", args, context, ("bitc_defs.h",)),)
 
 

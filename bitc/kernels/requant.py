@@ -38,7 +38,8 @@ def _requantize_build(node: Node, target: Target) -> tuple[Step, ...]:
     full = x.shape[x.type.rank - len(_inner_shape(x.type, inner)) :]
     wide = [None if v is None else _expand(v.array, full) for v in node.inputs[1:]]
     values = [None if a is None else type(x)("p", TensorType(a.shape, y.dtype), a) for a in wide]
-    e, args = epilogue(op.epilogue, values, x.type, y)
+    reach = 0.0 if x.type.dtype.is_float else max(abs(x.type.dtype.min), abs(x.type.dtype.max))
+    e, args = epilogue(op.epilogue, values, x.type, y, reach)
     channels = x.type.channels
     context: dict[str, Any] = {
         "e": e,

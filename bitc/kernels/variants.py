@@ -6,6 +6,7 @@ from bitc.kernels import conv_bits, conv_dense, conv_lut, conv_sliced, conv_tile
 from bitc.kernels.misc import MISC
 from bitc.kernels.movement import MOVEMENT
 from bitc.kernels.pointwise import POINTWISE
+from bitc.kernels.quantized import QUANTIZED
 from bitc.kernels.recurrent import RECURRENT
 from bitc.kernels.reduce import REDUCTIONS
 from bitc.kernels.step import Variant
@@ -22,6 +23,7 @@ VARIANTS: tuple[Variant, ...] = (
     requant.REQUANTIZE,
     requant.DEQUANTIZE,
     POINTWISE,
+    *QUANTIZED,
     *MOVEMENT,
     *REDUCTIONS,
     *MISC,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitc.ir.dtypes import BIT1, FLOAT32, TERN
+from bitc.ir.dtypes import BIT1, FLOAT32, TERN, DType
 from bitc.ir.graph import Array
 from bitc.ir.types import DENSE, Quant, TensorType
 
@@ -96,3 +96,44 @@ class TernThreshold(Epilogue):
             plus, minus = np.where(flip, acc <= t_high, plus), np.where(flip, acc > t_low, minus)
         code = plus.astype(np.int8) - minus.astype(np.int8)
         return np.broadcast_to(code, acc.shape).astype(np.int8)
+
+
+def round_half_even(product: Array, shift: Array | int) -> Array:
+    """``product / 2**shift`` rounded to the nearest integer, halves to even: exact int64 for ``0 <= shift <= 62``."""
+    half = np.where(np.asarray(shift) > 0, np.int64(1) << np.maximum(np.asarray(shift, np.int64) - 1, 0), 0)
+    odd = np.where(np.asarray(shift) > 0, (product >> shift) & 1, 1)
+    rounded: Array = (product + half - 1 + odd) >> shift
+    return rounded
+
+
+@dataclass(frozen=True)
+class Requant(Epilogue):
+    """``y = clip(round_half_even((acc + bias) * multiplier / 2**shift) + zero, lo, hi)``, in exact integers.
+
+    `dtype` and `zero` are y's type and zero point, `lo` and `hi` codes: a Relu or Clip in front of a quantizer is
+    folded there. `quant` is the real meaning of y's codes. The parameters are int32; ``0 <= multiplier < 2**31``,
+    ``0 <= shift <= 62`` and ``|acc + bias| < 2**31`` hold for every reachable accumulator.
+
+    ``multiplier / 2**shift`` is onnxruntime's float32 factor ``x_scale * w_scale / y_scale`` taken exactly, so results
+    differ from onnxruntime's only where its float product ``acc * factor`` rounds across a half.
+    """
+
+    dtype: DType
+    zero: int
+    lo: int
+    hi: int
+    quant: Quant | None = None
+
+    param_names = ("bias", "multiplier", "shift")
+
+    def infer(self, acc: TensorType) -> TensorType:
+        return TensorType(acc.shape, self.dtype, DENSE, self.quant)
+
+    def apply(self, acc: Array, *params: Array | None) -> Array:
+        bias, multiplier, shift = (np.asarray(p, np.int64) for p in params)
+        return self.finish(round_half_even((acc.astype(np.int64) + bias) * multiplier, shift))
+
+    def finish(self, rounded: Array) -> Array:
+        """Codes of int64 numbers in steps of y."""
+        codes: Array = np.clip(rounded + self.zero, self.lo, self.hi).astype(self.dtype.carrier)
+        return codes

@@ -27,12 +27,15 @@ class Conv2D(Op):
     applied. Accumulators are int32 if both operands are integer codes, else float32 summed one product at a time in
     the order ky, kx, channel, from 0. Taps in the padding are skipped. Without an epilogue the output is the
     accumulator, ``[N, OH, OW, O]``. With `planar`, x is ``[N, C, H, W]`` instead: an image as cameras and ONNX give it.
+
+    `x_zero` is the code of x that means 0: products are ``(x - x_zero) * w``, of integers only.
     """
 
     window: Window
     group: int = 1
     epilogue: Epilogue | None = None
     planar: bool = False
+    x_zero: int = 0
 
     def pixels(self, x: TensorType) -> TensorType:
         """Type of x as ``[N, H, W, C]``."""
@@ -53,6 +56,12 @@ class Conv2D(Op):
         acc = self.accumulator(x, w)
         return (self.epilogue.infer(acc) if self.epilogue else acc,)
 
+    def reach(self, x: TensorType, w: Array) -> Array:
+        """The largest magnitude that an accumulator of integer codes can have, for each output."""
+        low, high = (-1.0, 1.0) if x.dtype.is_packed else (x.dtype.min - self.x_zero, x.dtype.max - self.x_zero)
+        weights: Array = np.abs(units(w).astype(np.float64)).reshape(w.shape[0], -1).sum(axis=1)
+        return weights * max(abs(low), abs(high))
+
     def macs(self, x: TensorType, w: TensorType) -> int:
         """Multiply-accumulates, padding taps included (the field's convention)."""
         acc = self.accumulator(x, w)
@@ -62,7 +71,8 @@ class Conv2D(Op):
         x, w = arrays[0], arrays[1]
         assert x is not None and w is not None
         image = x.transpose(0, 2, 3, 1) if self.planar else x
-        acc = self._accumulate(units(image), units(w))
+        image = units(image)
+        acc = self._accumulate(image.astype(np.int32) - self.x_zero if self.x_zero else image, units(w))
         return (self.epilogue.apply(acc, *arrays[2:]) if self.epilogue else acc,)
 
     def _accumulate(self, x: Array, w: Array) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 from bitc.ir.dtypes import from_numpy
 from bitc.ir.graph import Array, Op
 from bitc.ir.types import TensorType
+from bitc.ops.epilogue import Requant
 from bitc.ops.window import Window, empty_output, spatial
 
 
@@ -54,26 +55,37 @@ class MaxPool(Op):
 
 @dataclass(frozen=True)
 class AveragePool(Op):
-    """Mean of each window, summed in the order ky, kx in float32 and divided by the number of taps inside the input,
-    or by the whole window if `count_include_pad`."""
+    """Mean of each window over the taps inside the input, or over the whole window if `count_include_pad`.
+
+    Floats are summed in the order ky, kx and divided by the number of taps. On integer codes the sum of
+    ``x - x_zero`` is an accumulator for `requant`, whose parameters (inputs after x) have one element, or one for each
+    number of taps from 0 to that of the whole window: the division is part of their factor.
+    """
 
     window: Window
     count_include_pad: bool = False
+    x_zero: int = 0
+    requant: Requant | None = None
 
     def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
         x = types[0]
         assert x is not None
         oh, ow = self.window.out_size((x.shape[1], x.shape[2]))
-        return (x.with_shape((x.shape[0], oh, ow, x.shape[3])),)
+        pooled = x.with_shape((x.shape[0], oh, ow, x.shape[3]))
+        return (self.requant.infer(pooled) if self.requant else pooled,)
 
     def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
         x = arrays[0]
         assert x is not None
-        total = empty_output(x, self.window, x.shape[3], x.dtype)
-        count = np.zeros(total.shape[1:3], x.dtype)
+        numbers = x.astype(np.int32) - self.x_zero if self.requant else x
+        total = empty_output(x, self.window, x.shape[3], numbers.dtype)
+        count = np.zeros(total.shape[1:3], np.int64)
         for _, _, (oy, ox), (iy, ix) in self.window.taps(spatial(x)):
-            total[:, oy, ox] += x[:, iy, ix]
+            total[:, oy, ox] += numbers[:, iy, ix]
             count[oy, ox] += 1
         if self.count_include_pad:
             count[:] = self.window.kernel[0] * self.window.kernel[1]
-        return ((total / count[None, :, :, None]).astype(x.dtype),)
+        if self.requant is None:
+            return ((total / count[None, :, :, None]).astype(x.dtype),)
+        by_count = (p if p is None or p.size == 1 else p[count][None, :, :, None] for p in arrays[1:])
+        return (self.requant.apply(total, *by_count),)
