@@ -65,6 +65,11 @@ def _offsets(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
     return offsets, -(-at // align) * align
 
 
+def struct_bytes(buffers: Sequence[Buffer]) -> int:
+    """Bytes of the input or output struct of these buffers."""
+    return _offsets(buffers)[1]
+
+
 def pack_struct(buffers: Sequence[Buffer], sample: Sample) -> bytes:
     """The image of the input struct."""
     offsets, size = _offsets(buffers)

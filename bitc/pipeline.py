@@ -14,7 +14,7 @@ import bitc
 from bitc import codegen
 from bitc.errors import UsageError
 from bitc.frontend import Imported, load
-from bitc.ir.graph import Graph
+from bitc.ir.graph import Array, Graph
 from bitc.ir.plan import MemoryPlan
 from bitc.ir.program import Program
 from bitc.ir.rewrite import name_outputs
@@ -42,12 +42,14 @@ from bitc.target import Target
 class Options:
     """What the user may choose about a compilation.
 
-    `shapes`: shapes of inputs with dynamic dimensions. `sign0`: what Sign(0) is: +1, -1, or 0 for ONNX's meaning.
+    `shapes`: shapes of inputs with dynamic dimensions. `constants`: values of inputs that are known now.
+    `sign0`: what Sign(0) is: +1, -1, or 0 for ONNX's meaning.
     `tolerance`: relative distance from ±alpha within which a weight is two-valued. `name`: prefix of C names; empty:
     from the file name. `goal`: what kernels are chosen for.
     """
 
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    constants: Mapping[str, Array] = field(default_factory=dict)
     sign0: int = 0
     tolerance: float = 1e-4
     name: str = ""
@@ -100,7 +102,7 @@ def passes(options: Options) -> list[Pass]:
 
 def optimize(source: str | Path | bytes, options: Options = Options()) -> Optimized:
     """Load a model and run the passes. Raises ModelError."""
-    imported = load(source, options.shapes)
+    imported = load(source, options.shapes, options.constants)
     findings = Context(notices=list(imported.notices))
     graph = imported.graph
     for p in passes(options):

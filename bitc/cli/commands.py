@@ -157,11 +157,17 @@ def bench_command(inputs: Path | None, runner: str | None, **options: Any) -> No
 @click.command("inspect")
 @model_options
 def inspect_command(
-    model: Path, shapes: tuple[str, ...], snap: float, sign0: str | None, name: str, as_json: bool
+    model: Path,
+    shapes: tuple[str, ...],
+    constants: tuple[str, ...],
+    snap: float,
+    sign0: str | None,
+    name: str,
+    as_json: bool,
 ) -> None:
     """Show the graph of MODEL, what was found binary and in which form, what was not and why, what is unsupported."""
     try:
-        found = pipeline.optimize(model, make_options(shapes, snap, sign0, name))
+        found = pipeline.optimize(model, make_options(shapes, constants, snap, sign0, name))
     except UnsupportedOp as error:
         _show_unsupported(error, as_json)
         return

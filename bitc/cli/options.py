@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from bitc.errors import UsageError
+from bitc.ir.graph import Array
 from bitc.kernels import Goal
 from bitc.pipeline import Options
 from bitc.target import Target
@@ -53,6 +55,13 @@ def model_options(command: _Command) -> _Command:
         click.option(
             "--shape", "shapes", multiple=True, metavar="NAME=1x3x32x32", help="Shape of an input with dynamic sizes."
         ),
+        click.option(
+            "--const",
+            "constants",
+            multiple=True,
+            metavar="NAME=1,3,32 or NAME=FILE.npy",
+            help="Value of an input that is known now (a shape, axes, k, ...); it is no input of the C code.",
+        ),
         click.argument("model", type=click.Path(path_type=Path)),
     ):
         command = decorate(command)
@@ -82,15 +91,22 @@ def target_options(command: _Command) -> _Command:
 
 
 def make_options(
-    shapes: tuple[str, ...], snap: float, sign0: str | None, name: str, goal: Goal = Goal.BALANCED
+    shapes: tuple[str, ...],
+    constants: tuple[str, ...],
+    snap: float,
+    sign0: str | None,
+    name: str,
+    goal: Goal = Goal.BALANCED,
 ) -> Options:
-    return Options(dict(_shape(s) for s in shapes), int(sign0 or 0), snap, name, goal)
+    known = dict(_constant(c) for c in constants)
+    return Options(dict(_shape(s) for s in shapes), known, int(sign0 or 0), snap, name, goal)
 
 
 def make_job(
     *,
     model: Path,
     shapes: tuple[str, ...],
+    constants: tuple[str, ...],
     snap: float,
     sign0: str | None,
     name: str,
@@ -106,7 +122,7 @@ def make_job(
     chip = Target.load(target, ram, flash, features)
     toolchain = Toolchain(cc) if cc else Toolchain()
     goal = Goal(optimize)
-    return Job(model, chip, make_options(shapes, snap, sign0, name, goal), toolchain, _LEVELS[goal], as_json)
+    return Job(model, chip, make_options(shapes, constants, snap, sign0, name, goal), toolchain, _LEVELS[goal], as_json)
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
@@ -118,3 +134,18 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     if not equals or not name or any(d < 1 for d in shape):
         raise UsageError(f"--shape {text} is not a shape", hint="write --shape NAME=1x3x32x32, sizes from 1")
     return name, shape
+
+
+def _constant(text: str) -> tuple[str, Array]:
+    """The value of an input: numbers, or a file that numpy.save has written."""
+    name, equals, value = text.partition("=")
+    hint = "write --const NAME=1,3,32, or NAME=FILE.npy"
+    if not equals or not name:
+        raise UsageError(f"--const {text} is not a value", hint=hint)
+    try:
+        if value.endswith(".npy"):
+            return name, np.asarray(np.load(value, allow_pickle=False))
+        numbers = [float(v) if set(v.lower()) & set(".einf") else int(v) for v in value.split(",") if v.strip()]
+    except (OSError, ValueError) as e:
+        raise UsageError(f"--const {text} is not a value", hint=hint) from e
+    return name, np.array(numbers, None if numbers else np.int64)

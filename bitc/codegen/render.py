@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 import jinja2
 
@@ -12,19 +13,26 @@ from bitc.ir.program import Function
 from bitc.kernels.literals import c_double, c_float, c_int
 
 
+@cache
+def _environment() -> jinja2.Environment:
+    """One for all models, so that a template is parsed once."""
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(resources.templates()),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    env.filters |= {"c_float": c_float, "c_double": c_double, "c_int": c_int}
+    return env
+
+
 class Renderer:
     """Renders templates; identical functions get one name."""
 
     def __init__(self) -> None:
-        self.env = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(resources.templates()),
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-            autoescape=False,
-        )
-        self.env.filters |= {"c_float": c_float, "c_double": c_double, "c_int": c_int}
+        self.env = _environment()
         self._names: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self.texts: list[str] = []

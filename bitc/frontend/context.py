@@ -21,6 +21,8 @@ from bitc.ops.unary import Cast
 
 FOLD_BYTES = 2 << 30
 FOLD_PRODUCTS = 1 << 31
+SMALL = 64
+"""Elements of an input that may be a shape, axes or a count."""
 
 
 class Refused(Exception):
@@ -39,7 +41,34 @@ class Session:
     builder: Builder
     folder: Path | None
     notices: dict[str, None] = field(default_factory=dict)
+    inputs: dict[Value, str] = field(default_factory=dict)
+    """The model's inputs with their ONNX names."""
     folded_bytes: int = 0
+
+    def not_constant(self, value: Value, what: str) -> Refused:
+        """Why a value, which is not constant, can not be `what`. Where only small inputs stand behind it, the hint says
+        how to give these at compile time."""
+        sources = self._sources(value)
+        if value in self.inputs:
+            reason = f"{what} is the model's input {self.inputs[value]!r}"
+        else:
+            reason = f"{what} is computed at run time"
+        if value not in self.inputs and any(v.type.size > SMALL for v in sources):
+            return Refused(reason, "make it a constant, or fix the shapes and export again")
+        given = " ".join(f"--const {self.inputs[v]}=VALUE" for v in sources)
+        return Refused(reason, f"give it at compile time: {given}")
+
+    def _sources(self, value: Value) -> list[Value]:
+        """The model's inputs that a value is computed from."""
+        makers = {o: n for n in self.builder.nodes for o in n.outputs}
+        seen: dict[Value, None] = {}
+        pending = [value]
+        while pending:
+            v = pending.pop()
+            if v not in seen:
+                seen[v] = None
+                pending += [i for i in makers[v].inputs if i is not None] if v in makers else []
+        return [v for v in self.inputs if v in seen]
 
     def notice(self, text: str) -> None:
         """Tell the user something once."""
@@ -119,7 +148,7 @@ class Context:
         """The data of input `index`, which must be constant; `what` says what it is."""
         value = self.input(index)
         if not value.is_const:
-            raise Refused(f"{what} is computed at run time", "make it a constant, or fix the shapes and export again")
+            raise self.session.not_constant(value, what)
         return value.array
 
     def optional_array(self, index: int, what: str) -> Array | None:

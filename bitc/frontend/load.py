@@ -11,12 +11,12 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from bitc.errors import InvalidModel, Unsupported, UnsupportedOp
 from bitc.frontend.context import Session
 from bitc.frontend.order import live_nodes
-from bitc.frontend.shapes import graph_inputs, input_values
+from bitc.frontend.shapes import graph_inputs, input_values, with_constants
 from bitc.frontend.source import LIMIT_NODES, inline_functions, is_qonnx, opsets_of, read_model, subgraphs
 from bitc.frontend.tensors import with_data
 from bitc.frontend.walk import Scope, Unknown, Walker
 from bitc.ir import Graph, Origin, Value
-from bitc.ir.graph import Node, constant
+from bitc.ir.graph import Array, Node, constant
 from bitc.ir.rewrite import Builder, dead_code
 from bitc.ir.verify import verify
 from bitc.ops.movement import Reshape
@@ -53,23 +53,32 @@ class Checked:
     nodes: int
 
 
-def load(source: str | Path | bytes, shapes: Mapping[str, Sequence[int]] | None = None) -> Imported:
+def load(
+    source: str | Path | bytes,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    constants: Mapping[str, Array] | None = None,
+) -> Imported:
     """Import an ONNX model from a path or from bytes.
 
-    `shapes` gives the dimensions of inputs that the model leaves open, by name. Raises UsageError (no such file, a
-    shape that does not fit), InvalidModel, DynamicShape, or UnsupportedOp with every node that is not supported.
+    `shapes` gives the dimensions of inputs that the model leaves open, `constants` the values of inputs that are known
+    at compile time, both by name. Raises UsageError (no such file, a shape or constant that does not fit),
+    InvalidModel, DynamicShape, or UnsupportedOp with every node that is not supported.
     """
-    checked = check(source, shapes)
+    checked = check(source, shapes, constants)
     if checked.imported is None:
         raise UnsupportedOp(list(checked.unsupported))
     return checked.imported
 
 
-def check(source: str | Path | bytes, shapes: Mapping[str, Sequence[int]] | None = None) -> Checked:
+def check(
+    source: str | Path | bytes,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    constants: Mapping[str, Array] | None = None,
+) -> Checked:
     """As `load`, but unsupported nodes are returned, not raised."""
     model, folder = read_model(source)
     try:
-        return _check(model, folder, dict(shapes or {}))
+        return _check(with_constants(model, constants or {}), folder, dict(shapes or {}))
     except RecursionError as e:
         raise InvalidModel("is nested too deeply", where="model", hint=_HINT) from e
     except MemoryError as e:
@@ -90,6 +99,7 @@ def _check(model: ModelProto, folder: Path | None, shapes: Mapping[str, Sequence
     scope = Scope(session, model.graph)
     for name, value in inputs.items():
         value.origin = Origin(name)
+        session.inputs[value] = name
         scope.define(name, value)
     walker = Walker(session, opsets)
     walker.graph(model.graph, scope, nodes, read, top=True)

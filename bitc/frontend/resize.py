@@ -54,7 +54,7 @@ def linear(ctx: Context, x: Value, axis: int, at: Array) -> Value:
     return ctx.emit(b.Add(), left, right)
 
 
-def _scales(ctx: Context, x: Value) -> tuple[list[int], list[float]]:
+def _scales(ctx: Context, x: Value, where: str) -> tuple[list[int], list[float]]:
     """Output sizes and scales per axis, from the node's scales or sizes."""
     rank, index = x.type.rank, 1 if ctx.opset < 11 else 2
     scales = ctx.optional_array(index, "the scales")
@@ -66,7 +66,10 @@ def _scales(ctx: Context, x: Value) -> tuple[list[int], list[float]]:
         if len(given) != len(axes) or not all(0 < s < 1e6 for s in given):
             raise ctx.invalid(f"scales {given} for {len(axes)} axes")
         for a, s in zip(axes, given, strict=True):
-            factor[a], out[a] = s, int(np.floor(np.float32(x.shape[a]) * np.float32(s)))
+            size = np.float32(x.shape[a]) * np.float32(s)
+            factor[a], out[a] = s, int(np.floor(size))
+            if where == "align_corners" and size != out[a]:  # the corner of what: the standard and onnxruntime disagree
+                raise Refused(f"align_corners to {size:g} elements", "give sizes, or scales that make whole numbers")
         return out, factor
     sizes = ctx.ints(3, "the sizes")
     if len(sizes) != len(axes) or min(sizes, default=1) < 1:
@@ -86,7 +89,7 @@ def resize(ctx: Context) -> Value:
     rounding = ctx.attrs.str_("nearest_mode", "round_prefer_floor" if ctx.opset >= 11 else "floor")
     if ctx.attrs.flag("antialias"):
         raise Refused("resizes with antialiasing", _HINT)
-    out, factor = _scales(ctx, x)
+    out, factor = _scales(ctx, x, where)
     return resized(ctx, x, mode, where, rounding, out, factor)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
-from onnx import GraphProto, ValueInfoProto
+import numpy as np
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from bitc.errors import DynamicShape, InvalidModel, UsageError
 from bitc.frontend.context import Session, check_size
 from bitc.frontend.tensors import dtype_of, is_narrowed, type_name
 from bitc.ir import TensorType, Value
+from bitc.ir.graph import Array
 
 _HINT = "export the model again"
 
@@ -18,6 +21,48 @@ def graph_inputs(graph: GraphProto) -> list[ValueInfoProto]:
     """The inputs that are not initializers."""
     constants = {t.name for t in graph.initializer}
     return [i for i in graph.input if i.name not in constants]
+
+
+def with_constants(model: ModelProto, constants: Mapping[str, Array]) -> ModelProto:
+    """The model with values for some of its inputs, which become initializers. Integers and floats are converted to
+    the type of the input. Raises UsageError for what is no input, or does not fit it."""
+    if not constants:
+        return model
+    out = ModelProto()
+    out.CopyFrom(model)
+    inputs = {i.name: i for i in graph_inputs(out.graph)}
+    for name, given in constants.items():
+        info = inputs.get(name)
+        if info is None:
+            hint = f"the inputs are: {', '.join(inputs) or 'none'}"
+            raise UsageError(f"a value is given for {name!r}, which is not an input", where="--const", hint=hint)
+        out.graph.initializer.append(_initializer(info, given))
+        out.graph.input.remove(info)
+    return out
+
+
+def _initializer(info: ValueInfoProto, given: Array) -> TensorProto:
+    """The value of an input as a tensor of its type."""
+    where, tensor = f"--const {info.name}", info.type.tensor_type
+    if not info.type.HasField("tensor_type"):
+        raise UsageError("the input is not a tensor", where=where, hint="give tensors")
+    dims = [d.dim_value for d in tensor.shape.dim] if tensor.HasField("shape") else list(given.shape)
+    if given.ndim <= 1 and all(dims) and given.size == prod(dims):  # a list of numbers fills any shape
+        given = given.reshape(dims)
+    if len(dims) != given.ndim or any(d and d != g for d, g in zip(dims, given.shape, strict=True)):
+        declared = "x".join(str(d) if d else "?" for d in dims) or "scalar"
+        raise UsageError(
+            f"the value has shape {list(given.shape)}, the input is {declared}", where=where, hint="give all elements"
+        )
+    try:
+        wanted = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        converted = given.astype(wanted)
+    except (KeyError, TypeError, ValueError) as e:
+        what = f"the input has elements of {type_name(tensor.elem_type)}"
+        raise UsageError(what, where=where, hint="use numbers") from e
+    if converted.dtype.kind in "iub" and not np.array_equal(converted, given):
+        raise UsageError(f"the value is no {converted.dtype}", where=where, hint="give whole numbers of that type")
+    return numpy_helper.from_array(converted, info.name)
 
 
 def input_values(session: Session, graph: GraphProto, shapes: Mapping[str, Sequence[int]]) -> dict[str, Value]:

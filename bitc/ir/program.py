@@ -150,4 +150,4 @@ class Program:
     @property
     def weights_bytes(self) -> int:
         """Bytes of constants, identical ones counted once."""
-        return sum(len(blob) for blob in {b.array.tobytes() for b in self.buffers() if b.kind is Kind.CONST})
+        return sum(len(blob) for blob in {b.root.array.tobytes() for b in self.buffers() if b.kind is Kind.CONST})

@@ -270,3 +270,34 @@ def test_bad_names_and_missing_options(model: Path, tmp_path: Path) -> None:
 def test_errors_are_json_too(tmp_path: Path) -> None:
     result = bitc("compile", "none.onnx", "-o", tmp_path / "out", "--json")
     assert result.exit_code == 2 and json.loads(result.stdout)["error"]["kind"] == "UsageError"
+
+
+@pytest.fixture
+def reshaper(tmp_path: Path) -> Path:
+    """Reshapes x [2, 6] to an input `shape`."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 6])
+    shape = helper.make_tensor_value_info("shape", TensorProto.INT64, [2])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph([helper.make_node("Reshape", ["x", "shape"], ["y"])], "net", [x, shape], [y])
+    path = tmp_path / "reshaper.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_an_input_that_must_be_constant_can_be_given(reshaper: Path, tmp_path: Path) -> None:
+    result = bitc("compile", reshaper, "-o", tmp_path / "out")
+    assert result.exit_code == 3 and "--const shape=VALUE" in result.stderr
+    np.save(tmp_path / "shape.npy", np.array([3, 4]))
+    for value in ("3,4", tmp_path / "shape.npy"):
+        report = json.loads(bitc("inspect", reshaper, "--const", f"shape={value}", "--json").stdout)
+        assert report["nodes"][0]["type"] == "float32[3x4]"
+    report = json.loads(bitc("verify", reshaper, "--const", "shape=4,3", "--samples", "2", "--json").stdout)
+    assert report["ok"]
+
+
+@pytest.mark.parametrize(
+    "given", ["shape", "shape=", "shape=1,b", "shape=1.5,8", "shape=3,4,1", "other=3", "shape=missing.npy"]
+)
+def test_a_constant_that_does_not_fit_is_a_usage_error(reshaper: Path, given: str) -> None:
+    result = bitc("inspect", reshaper, "--const", given)
+    assert result.exit_code == 2 and "--const" in result.stderr

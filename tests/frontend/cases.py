@@ -280,13 +280,18 @@ MORE = [
         case(
             "Resize",
             IMAGE,
-            c=(f32(), f32(1, 1, 1.7, 0.6)),
+            c=(f32(), scales),
             mode=mode,
             coordinate_transformation_mode=w,
             opsets=(11, 13),
         )
         for mode in ("nearest", "linear")
-        for w in ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners")
+        for w, scales in (
+            ("half_pixel", f32(1, 1, 1.7, 0.6)),
+            ("pytorch_half_pixel", f32(1, 1, 1.7, 0.6)),
+            ("asymmetric", f32(1, 1, 1.7, 0.6)),
+            ("align_corners", f32(1, 1, 3, 0.5)),
+        )
     ],
     *[
         case("Resize", IMAGE, c=(None, None, i64(2, 4, 21, 3)), nearest_mode=how)

@@ -58,4 +58,4 @@ def test_the_importer_s_reason_stands_where_the_definition_does_not_help() -> No
     m = model([node], {"x": floats(2, 3), "axes": np.array([1])}, ["y"], opset=18)
     with pytest.raises(UnsupportedOp) as e:
         load(m.SerializeToString())
-    assert e.value.nodes[0].reason == "the axes is computed at run time"
+    assert e.value.nodes[0].reason == "the axes is the model's input 'axes'"
