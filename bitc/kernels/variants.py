@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from bitc.kernels import conv_bits, conv_dense, conv_lut, conv_sliced, conv_tiles, depthwise, pool, requant
+from bitc.kernels import (
+    conv_bits,
+    conv_dense,
+    conv_lut,
+    conv_products,
+    conv_sliced,
+    conv_tiles,
+    depthwise,
+    pool,
+    requant,
+)
 from bitc.kernels.misc import MISC
 from bitc.kernels.movement import MOVEMENT
 from bitc.kernels.pointwise import POINTWISE
@@ -15,6 +25,7 @@ VARIANTS: tuple[Variant, ...] = (
     conv_bits.VARIANT,
     conv_sliced.VARIANT,
     conv_tiles.VARIANT,
+    conv_products.VARIANT,
     conv_dense.VARIANT,
     conv_lut.VARIANT,
     depthwise.BITS,

@@ -34,8 +34,8 @@ class Windows:
 
 def windows(geo: Geometry) -> Windows:
     """Count the windows of a geometry; the axes are independent."""
-    down = _axis(geo.oh, geo.sy, geo.pt, geo.kh, geo.dy, geo.h)
-    across = _axis(geo.ow, geo.sx, geo.pl, geo.kw, geo.dx, geo.w)
+    down = taps_inside(geo.oh, geo.sy, geo.pt, geo.kh, geo.dy, geo.h)
+    across = taps_inside(geo.ow, geo.sx, geo.pl, geo.kw, geo.dx, geo.w)
     return Windows(
         pixels=geo.pixels,
         inside=geo.n * down.count(geo.kh) * across.count(geo.kw),
@@ -44,7 +44,7 @@ def windows(geo: Geometry) -> Windows:
     )
 
 
-def _axis(count: int, stride: int, pad: int, kernel: int, dilation: int, size: int) -> list[int]:
+def taps_inside(count: int, stride: int, pad: int, kernel: int, dilation: int, size: int) -> list[int]:
     """Taps inside the input, for each position along one axis."""
     starts = (i * stride - pad for i in range(count))
     return [sum(0 <= start + t * dilation < size for t in range(kernel)) for start in starts]
