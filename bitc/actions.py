@@ -47,7 +47,10 @@ def _report(compiled: Compiled, objects: Objects) -> dict[str, Any]:
     """The sizes; raises DoesNotFit if the target can not hold them."""
     files = [*compiled.files, REPORT]
     notices = compiled.model.findings.notices
-    report = compile_report(compiled.name, compiled.program, compiled.plan, compiled.target, objects, files, notices)
+    states = compiled.model.imported.states
+    report = compile_report(
+        compiled.name, compiled.program, compiled.plan, compiled.target, objects, files, notices, states
+    )
     check_fit(report, compiled.plan, compiled.target)
     return report
 
@@ -111,7 +114,7 @@ def verify(
     opt: str,
 ) -> dict[str, Any]:
     """Run on the target and compare with onnxruntime (QONNX: with the imported graph), layer by layer."""
-    graph = compiled.graph
+    graph = compiled.interface
     samples = load_inputs(inputs, graph, count) if inputs else random_inputs(graph, count or RANDOM_SAMPLES, seed)
     labels = load_labels(inputs, len(samples)) if inputs else None
     with _folder(compiled) as folder:
@@ -128,7 +131,8 @@ def bench(
     compiled: Compiled, inputs: Path | None, runner: str | None, toolchain: Toolchain, opt: str
 ) -> dict[str, Any]:
     """Cost per layer on the target's runner: instructions, fuel or nanoseconds."""
-    samples = load_inputs(inputs, compiled.graph, 1) if inputs else random_inputs(compiled.graph, 1, 0)
+    graph = compiled.interface
+    samples = load_inputs(inputs, graph, 1) if inputs else random_inputs(graph, 1, 0)
     with _folder(compiled) as folder:
         hooked = _build(compiled, folder, toolchain, opt, hooks=True)
         report = _report(compiled, hooked.model)

@@ -22,8 +22,10 @@ def compile_report(
     objects: Objects,
     files: Sequence[str],
     warnings: Sequence[str],
+    states: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
-    """The report of `bitc compile`; sizes in bytes. `stack_bytes` is None where frames are unknown (WebAssembly)."""
+    """The report of `bitc compile`; sizes in bytes. `states` pairs the inputs that `program.states` were with outputs.
+    `stack_bytes` is None where frames are unknown (WebAssembly)."""
     macs = dict.fromkeys(KINDS, 0)
     for layer in program.layers:
         if layer.macs:
@@ -35,6 +37,10 @@ def compile_report(
         "arena_bytes": plan.arena_bytes,
         "arena_lower_bound": plan.lower_bound,
         "stack_bytes": objects.stack_bytes(f"{name}_run"),
+        "state_bytes": plan.state_bytes,
+        "states": [
+            {"input": i, "output": o, "bytes": b.type.nbytes} for (i, o), b in zip(states, program.states, strict=True)
+        ],
         "input_bytes": sum(b.type.nbytes for b in program.inputs),
         "output_bytes": sum(b.type.nbytes for b in program.outputs),
         "weights_bytes": program.weights_bytes,

@@ -57,6 +57,7 @@ def _show_sizes(report: dict[str, Any]) -> None:
         [
             ("MACs", share or None),
             ("arena bytes", report["arena_bytes"]),
+            ("of it state bytes", report["state_bytes"] or None),
             ("stack bytes", report["stack_bytes"]),
             ("input bytes", report["input_bytes"]),
             ("output bytes", report["output_bytes"]),
@@ -119,7 +120,7 @@ def run_command(inputs: Path, result: Path, runner: str | None, **options: Any) 
     job = make_job(**options)
     with render.progress(f"running {job.model.name} on {job.target.name}"):
         compiled = pipeline.compile_model(job.model, job.target, job.options)
-        samples = samples_of.load_inputs(inputs, compiled.graph)
+        samples = samples_of.load_inputs(inputs, compiled.interface)
         report, arrays = actions.run(compiled, samples, runner, job.toolchain, job.opt)
         outputs.save(result, arrays)
     if job.json:
@@ -156,18 +157,10 @@ def bench_command(inputs: Path | None, runner: str | None, **options: Any) -> No
 
 @click.command("inspect")
 @model_options
-def inspect_command(
-    model: Path,
-    shapes: tuple[str, ...],
-    constants: tuple[str, ...],
-    snap: float,
-    sign0: str | None,
-    name: str,
-    as_json: bool,
-) -> None:
+def inspect_command(model: Path, as_json: bool, **options: Any) -> None:
     """Show the graph of MODEL, what was found binary and in which form, what was not and why, what is unsupported."""
     try:
-        found = pipeline.optimize(model, make_options(shapes, constants, snap, sign0, name))
+        found = pipeline.optimize(model, make_options(**options))
     except UnsupportedOp as error:
         _show_unsupported(error, as_json)
         return

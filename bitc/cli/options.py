@@ -53,6 +53,13 @@ def model_options(command: _Command) -> _Command:
             help="Relative distance from ±alpha within which a weight is two-valued.",
         ),
         click.option(
+            "--state",
+            "states",
+            multiple=True,
+            metavar="IN:OUT",
+            help="Keep output OUT in the arena and give it back as input IN on the next run; auto: find such by name.",
+        ),
+        click.option(
             "--shape", "shapes", multiple=True, metavar="NAME=1x3x32x32", help="Shape of an input with dynamic sizes."
         ),
         click.option(
@@ -93,13 +100,14 @@ def target_options(command: _Command) -> _Command:
 def make_options(
     shapes: tuple[str, ...],
     constants: tuple[str, ...],
+    states: tuple[str, ...],
     snap: float,
     sign0: str | None,
     name: str,
     goal: Goal = Goal.BALANCED,
 ) -> Options:
     known = dict(_constant(c) for c in constants)
-    return Options(dict(_shape(s) for s in shapes), known, int(sign0 or 0), snap, name, goal)
+    return Options(dict(_shape(s) for s in shapes), known, states, int(sign0 or 0), snap, name, goal)
 
 
 def make_job(
@@ -107,6 +115,7 @@ def make_job(
     model: Path,
     shapes: tuple[str, ...],
     constants: tuple[str, ...],
+    states: tuple[str, ...],
     snap: float,
     sign0: str | None,
     name: str,
@@ -122,7 +131,8 @@ def make_job(
     chip = Target.load(target, ram, flash, features)
     toolchain = Toolchain(cc) if cc else Toolchain()
     goal = Goal(optimize)
-    return Job(model, chip, make_options(shapes, constants, snap, sign0, name, goal), toolchain, _LEVELS[goal], as_json)
+    options = make_options(shapes, constants, states, snap, sign0, name, goal)
+    return Job(model, chip, options, toolchain, _LEVELS[goal], as_json)
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:

@@ -77,6 +77,7 @@ class _Emitter:
                 inputs=self.inputs,
                 outputs=self.outputs,
                 checks=self.target.c_checks,
+                state_bytes=self.plan.state_bytes,
             ),
             f"{self.prefix}_weights.c": self.renderer.file("weights.c.j2", **common),
             "CMakeLists.txt": self.renderer.file("CMakeLists.txt.j2", **common),
@@ -92,6 +93,8 @@ class _Emitter:
             arena_bytes=self.plan.arena_bytes,
             arena_align=self.plan.arena_align,
             weights_bytes=self.program.weights_bytes,
+            states=[f"{b.name}: {b.type}".replace("*/", "* /") for b in self.program.states],
+            state_bytes=self.plan.state_bytes,
         )
 
     def _constant(self, name: str, b: Buffer) -> dict[str, object]:
@@ -115,7 +118,7 @@ class _Emitter:
         pointer = f"({'const ' if is_const else ''}{c_type} *)"
         if root.kind is Kind.CONST:
             text = self._constant_name(root)
-        elif root.kind is Kind.ARENA:
+        elif root.kind in (Kind.ARENA, Kind.STATE):
             offset = self.plan.offset(b)
             return f"{pointer}(void *)({f'mem + {offset}' if offset else 'mem'})"
         else:

@@ -9,10 +9,12 @@ from pathlib import Path
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from bitc.errors import InvalidModel, Unsupported, UnsupportedOp
+from bitc.frontend import states as states_of
 from bitc.frontend.context import Session
 from bitc.frontend.order import live_nodes
 from bitc.frontend.shapes import graph_inputs, input_values, with_constants
 from bitc.frontend.source import LIMIT_NODES, inline_functions, is_qonnx, opsets_of, read_model, subgraphs
+from bitc.frontend.states import States
 from bitc.frontend.tensors import with_data
 from bitc.frontend.walk import Scope, Unknown, Walker
 from bitc.ir import Graph, Origin, Value
@@ -39,6 +41,8 @@ class Imported:
     producer: str
     nodes: int
     """ONNX nodes after inlining functions, those that no output needs included."""
+    states: States = ()
+    """Inputs and outputs that one run hands to the next."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +61,16 @@ def load(
     source: str | Path | bytes,
     shapes: Mapping[str, Sequence[int]] | None = None,
     constants: Mapping[str, Array] | None = None,
+    states: Sequence[str] = (),
 ) -> Imported:
     """Import an ONNX model from a path or from bytes.
 
     `shapes` gives the dimensions of inputs that the model leaves open, `constants` the values of inputs that are known
-    at compile time, both by name. Raises UsageError (no such file, a shape or constant that does not fit),
-    InvalidModel, DynamicShape, or UnsupportedOp with every node that is not supported.
+    at compile time, both by name; `states` the pairs "IN:OUT" that are kept between runs, or "auto" for those that
+    their names show. Raises UsageError (no such file, a shape, constant or state that does not fit), InvalidModel,
+    DynamicShape, or UnsupportedOp with every node that is not supported.
     """
-    checked = check(source, shapes, constants)
+    checked = check(source, shapes, constants, states)
     if checked.imported is None:
         raise UnsupportedOp(list(checked.unsupported))
     return checked.imported
@@ -74,18 +80,21 @@ def check(
     source: str | Path | bytes,
     shapes: Mapping[str, Sequence[int]] | None = None,
     constants: Mapping[str, Array] | None = None,
+    states: Sequence[str] = (),
 ) -> Checked:
     """As `load`, but unsupported nodes are returned, not raised."""
     model, folder = read_model(source)
     try:
-        return _check(with_constants(model, constants or {}), folder, dict(shapes or {}))
+        return _check(with_constants(model, constants or {}), folder, dict(shapes or {}), states)
     except RecursionError as e:
         raise InvalidModel("is nested too deeply", where="model", hint=_HINT) from e
     except MemoryError as e:
         raise InvalidModel("needs more memory than there is", where="model", hint=_HINT) from e
 
 
-def _check(model: ModelProto, folder: Path | None, shapes: Mapping[str, Sequence[int]]) -> Checked:
+def _check(
+    model: ModelProto, folder: Path | None, shapes: Mapping[str, Sequence[int]], states: Sequence[str]
+) -> Checked:
     opsets = opsets_of(model)
     model = inline_functions(model)
     if len(model.graph.node) > LIMIT_NODES:
@@ -108,8 +117,11 @@ def _check(model: ModelProto, folder: Path | None, shapes: Mapping[str, Sequence
     if not walker.unsupported:
         graph = _finish(model.graph, session, list(inputs.values()), found)
         reference = _reference(model, folder, nodes, read, graph)
+        pairs, said = states_of.resolve(graph, states)
+        for line in said:
+            session.notice(line)
         imported = Imported(
-            graph, tuple(session.notices), reference, opsets[""], _producer(model), len(model.graph.node)
+            graph, tuple(session.notices), reference, opsets[""], _producer(model), len(model.graph.node), pairs
         )
     unsupported = tuple(walker.unsupported)
     return Checked(imported, unsupported, tuple(session.notices), opsets[""], _producer(model), len(model.graph.node))

@@ -32,6 +32,8 @@ class MemoryPlan:
     """Peak of the live bytes: no plan of this order of calls is smaller."""
     slots: tuple[tuple[Block, int], ...] = field(repr=False)
     """Placed blocks with their offsets."""
+    state_bytes: int = 0
+    """Bytes at the start of the arena that keep their contents between runs."""
 
     def offset(self, buffer: Buffer) -> int:
         """Offset of an arena buffer, views included."""

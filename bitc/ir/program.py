@@ -12,11 +12,13 @@ from bitc.ir.types import TensorType
 
 
 class Kind(enum.Enum):
-    """Where a buffer lives: in the caller's input or output struct, in the arena, or in flash."""
+    """Where a buffer lives: in the caller's input or output struct, in the arena, in the part of the arena that keeps
+    its contents between runs, or in flash."""
 
     INPUT = "input"
     OUTPUT = "output"
     ARENA = "arena"
+    STATE = "state"
     CONST = "const"
 
 
@@ -137,6 +139,8 @@ class Program:
     layers: tuple[Layer, ...]
     values: Mapping[Value, Buffer] = field(repr=False)
     """Where each computed value of the graph is."""
+    states: tuple[Buffer, ...] = ()
+    """What a run leaves for the next, zeros at first."""
 
     def buffers(self) -> Iterator[Buffer]:
         """Every buffer that a call touches, once, in order of first use."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bitc.ir.dtypes import BIT1, TERN
 from bitc.ir.graph import Graph, Node, Value
 from bitc.ir.program import Buffer, Call, Kind, Layer, Program
@@ -16,15 +18,19 @@ from bitc.ops.recurrent import Recurrent
 from bitc.target import Target
 
 
-def lower(graph: Graph, selection: Selection, target: Target) -> Program:
+def lower(graph: Graph, selection: Selection, target: Target, states: Sequence[tuple[str, str]] = ()) -> Program:
     """Build the program. Graph inputs are read in place and outputs are written in place; an output that is an input,
-    a constant or already another output is copied at the end."""
-    return _Lowering(graph, selection, target).run()
+    a constant or already another output is copied at the end. `states` pairs inputs with the outputs that take their
+    place in the next run: they stay in the arena."""
+    return _Lowering(graph, selection, target, states).run()
 
 
 class _Lowering:
-    def __init__(self, graph: Graph, selection: Selection, target: Target) -> None:
+    def __init__(self, graph: Graph, selection: Selection, target: Target, states: Sequence[tuple[str, str]]) -> None:
         self.graph, self.selection, self.target = graph, selection, target
+        inputs, outputs = ({v.name: v for v in side} for side in (graph.inputs, graph.outputs))
+        self.states = {inputs[i]: outputs[o] for i, o in states}
+        self.outputs = tuple(v for v in graph.outputs if v not in self.states.values())
         self.buffers: dict[Value, Buffer] = {}
         self.constants: dict[int, Buffer] = {}
         self.calls: list[Call] = []
@@ -33,7 +39,8 @@ class _Lowering:
         self.views = {n.output: n.input(0) for n in graph.nodes if isinstance(self.built[n], View)}
 
     def run(self) -> Program:
-        inputs = tuple(self._define(v, Kind.INPUT) for v in self.graph.inputs)
+        inputs = tuple(self._define(v, Kind.INPUT) for v in self.graph.inputs if v not in self.states)
+        kept = tuple(self._define(v, Kind.STATE) for v in self.states)
         owners = self._output_owners()
         outputs: dict[Value, Buffer] = {}
         for owner, out in owners.items():
@@ -43,8 +50,9 @@ class _Lowering:
             self.buffers[owner] = Buffer(owner.name, owner.type, Kind.OUTPUT, buffer) if alias else buffer
         for node in self.graph.nodes:
             self._node(node)
-        results = tuple(outputs[v] if v in outputs else self._copied(v) for v in self.graph.outputs)
-        return Program(self.graph.name, inputs, results, tuple(self.calls), tuple(self.layers), self.buffers)
+        results = tuple(outputs[v] if v in outputs else self._copied(v, Kind.OUTPUT) for v in self.outputs)
+        self._keep()
+        return Program(self.graph.name, inputs, results, tuple(self.calls), tuple(self.layers), self.buffers, kept)
 
     def _owner(self, v: Value) -> Value:
         while v in self.views:
@@ -54,7 +62,7 @@ class _Lowering:
     def _output_owners(self) -> dict[Value, Value]:
         """Computed values that own the memory of a graph output, with that output. Each owner and output once."""
         owners: dict[Value, Value] = {}
-        for out in self.graph.outputs:
+        for out in self.outputs:
             owner = self._owner(out)
             computed = owner in self.graph.producers
             same = owner.type.nbytes == out.type.nbytes
@@ -66,14 +74,28 @@ class _Lowering:
         self.buffers[v] = Buffer(v.name, v.type, kind)
         return self.buffers[v]
 
-    def _copied(self, v: Value) -> Buffer:
-        """A graph output that can not be written in place."""
-        source = self._operand(v, "", is_weight=False)
-        buffer = Buffer(v.name, v.type, Kind.OUTPUT)
+    def _copied(self, v: Value, kind: Kind) -> Buffer:
+        """A copy of a graph output, which can not be written in place."""
+        buffer = Buffer(v.name, v.type, kind)
+        self._copy(v, self._operand(v, "", is_weight=False), buffer)
+        return buffer
+
+    def _copy(self, v: Value, source: Buffer, to: Buffer) -> None:
         step = copy_step(v, Value(v.name, v.type))
         self.layers.append(Layer(f"output {v.name}", "Copy", step.kernel, "", 0, 0, ""))
-        self.calls.append(Call(step.function, (buffer, source), (0,), len(self.layers) - 1))
-        return buffer
+        self.calls.append(Call(step.function, (to, source), (0,), len(self.layers) - 1))
+
+    def _keep(self) -> None:
+        """Put the new states in the place of the old ones. Those that are old states themselves, perhaps in another
+        shape, are saved first."""
+        sources: dict[Value, Buffer] = {}
+        for before, after in self.states.items():
+            source = self._operand(after, "", is_weight=False)
+            if source.root is self.buffers[before]:
+                continue  # it stays as it is
+            sources[before] = self._copied(after, Kind.ARENA) if source.root.kind is Kind.STATE else source
+        for before, source in sources.items():
+            self._copy(self.states[before], source, self.buffers[before])
 
     def _node(self, node: Node) -> None:
         built = self.built[node]

@@ -24,7 +24,25 @@ def plan_memory(program: Program) -> MemoryPlan:
     at = dict(zip(keys, offsets, strict=True))
     table = {b: at[_find(owner, b)] for b in spans}
     align = max([b.align for b in blocks.values()], default=1)
-    return MemoryPlan(table, size, align, bound, tuple((blocks[k], at[k]) for k in keys))
+    return _after_states(MemoryPlan(table, size, align, bound, tuple((blocks[k], at[k]) for k in keys)), program)
+
+
+def _after_states(plan: MemoryPlan, program: Program) -> MemoryPlan:
+    """The plan moved up in the arena by what the program keeps between runs."""
+    if not program.states:
+        return plan
+    align = max(plan.arena_align, *(b.type.alignment for b in program.states))
+    offsets: dict[Buffer, int] = {}
+    end = 0
+    for b in program.states:
+        offsets[b] = -(-end // b.type.alignment) * b.type.alignment
+        end = offsets[b] + b.type.nbytes
+    base = -(-end // align) * align
+    last = max(len(program.calls) - 1, 0)
+    kept = tuple((Block(f"state {b.name}", b.type.nbytes, b.type.alignment, 0, last), at) for b, at in offsets.items())
+    moved = tuple((block, at + base) for block, at in plan.slots)
+    table = offsets | {b: at + base for b, at in plan.offsets.items()}
+    return MemoryPlan(table, plan.arena_bytes + base, align, plan.lower_bound + base, kept + moved, end)
 
 
 def _arena_roots(buffers: Iterable[Buffer]) -> list[Buffer]:

@@ -31,17 +31,27 @@ def check_device(
     samples: Sequence[Mapping[str, Array]],
     outputs: Sequence[Mapping[str, Array]],
     layers: Sequence[Sequence[tuple[Value, Array]]] = (),
+    states: Sequence[tuple[str, str]] = (),
 ) -> DeviceResult:
     """Compare what the device wrote with the oracle's run of `graph`. `outputs`: per sample, by name; `layers`: for the
-    first samples, what each layer wrote."""
+    first samples, what each layer wrote; `states` pairs inputs with the outputs that they are in the next sample."""
     result = DeviceResult()
-    for number, (feeds, found) in enumerate(zip(samples, outputs, strict=True)):
-        env = interp.evaluate(graph, feeds)
+    kept = zero_states(graph, states)
+    for number, (sample, found) in enumerate(zip(samples, outputs, strict=True)):
+        env = interp.evaluate(graph, {**sample, **kept})
         for value, array in layers[number] if number < len(layers) else ():
             _check(result, f"sample {number}: layer {value.name}", array, env[value])
-        for v in graph.outputs:
-            _check(result, f"sample {number}: output {v.name}", found[v.name], v.array if v.is_const else env[v])
+        ours = {v.name: v.array if v.is_const else env[v] for v in graph.outputs}
+        kept = {name: ours.pop(output) for name, output in states}
+        for name, array in ours.items():
+            _check(result, f"sample {number}: output {name}", found[name], array)
     return result
+
+
+def zero_states(graph: Graph, states: Sequence[tuple[str, str]]) -> dict[str, Array]:
+    """The states before the first sample, by input name."""
+    types = {v.name: v.type for v in graph.inputs}
+    return {name: np.zeros(types[name].shape, types[name].dtype.carrier) for name, _ in states}
 
 
 def _check(result: DeviceResult, what: str, device: Array, oracle: Array) -> None:

@@ -20,6 +20,7 @@ from bitc.ops import pool, reduce
 from bitc.ops import unary as u
 from bitc.ops.linear import Conv2D, MatMul
 from bitc.ops.quantize import Dequantize
+from bitc.ops.recurrent import Recurrent
 from bitc.ops.window import Window, empty_output, spatial
 from bitc.verification.bounded import (
     SLACK,
@@ -420,7 +421,8 @@ def dequantize(site: Site, x: Bounded) -> Bounded:
 
 
 def unknown(site: Site, *args: Bounded | None) -> Bounded:
-    """An operator without a rule: nothing is known of its result, not even where its operands are exact."""
+    """An operator without a rule: nothing is known of its result, not even where its operands are exact. In a
+    recurrence the error grows with every step as the weights say."""
     arrays = [None if a is None else (a.value.astype(np.float32) if a.is_float else a.value) for a in args]
     (value, *_) = site.op.reference(*arrays)
     return bounded(exact(value).value, np.inf)
@@ -438,6 +440,7 @@ RULES: dict[type[Op], Rule] = {
         lambda op, x: op.gamma * np.where(x <= 0, op.alpha * np.expm1(x), x),
         lambda op: abs(op.gamma) * max(1, abs(op.alpha)),
     ),
+    u.Line: lipschitz(lambda op, x: op.slope * x + op.offset, lambda op: abs(op.slope)), u.ThresholdedRelu: step,
     u.HardSwish: lipschitz(hard_swish, lambda op: 1.5),
     u.Exp: exponential, u.Log: positive(np.log, FUNCTION), u.Sqrt: square_root, u.Reciprocal: reciprocal,
     u.Tanh: smooth(np.tanh), u.Sigmoid: smooth(logistic), u.Softplus: smooth(softplus),
@@ -448,6 +451,7 @@ RULES: dict[type[Op], Rule] = {
     reduce.Softmax: softmax, reduce.LogSoftmax: log_softmax,
     m.Reshape: moved, m.Transpose: moved, m.Concat: moved, m.Slice: moved, m.Pad: pad, m.Expand: moved,
     m.Tile: moved, m.Gather: gather, Dequantize: dequantize,
+    Recurrent: unknown,
 }  # fmt: skip
 
 

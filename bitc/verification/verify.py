@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bitc.ir.graph import Array, Graph
+from bitc.ir.graph import Array, Graph, Value
 from bitc.ir.program import Buffer
 from bitc.passes.context import Context
 from bitc.passes.sign_zero import SignOfZero
 from bitc.pipeline import Compiled, Optimized
 from bitc.verification.compare import Comparison, SampleResult
-from bitc.verification.device import check_device
+from bitc.verification.device import check_device, zero_states
 from bitc.verification.reference import Numpy, OnnxRuntime, Reference
 
 MAX_FAILURES = 20
@@ -67,9 +67,12 @@ def verify(
     """The JSON of a verification. `done` has the device's outputs for all samples, `recorded` what its layers wrote for
     the first ones."""
     values = {b: v for v, b in compiled.program.values.items()}
-    layers = [[(values[b], a) for b, a in s if b in values] for s in (recorded.layers if recorded else [])]
+    kept = compiled.program.states  # hold their new value at the end
+    layers = [
+        [(values[b], a) for b, a in s if b in values and b not in kept] for s in (recorded.layers if recorded else [])
+    ]
     report = verify_outputs(compiled.model, compiled.graph, samples, done.outputs, labels)
-    found = check_device(compiled.graph, samples, done.outputs, layers)
+    found = check_device(compiled.graph, samples, done.outputs, layers, compiled.model.imported.states)
     report.float_exact = found.float_exact
     report.failures = (found.failures + report.failures)[:MAX_FAILURES]
     report.ok = report.ok and not found.failures
@@ -88,16 +91,20 @@ def verify_outputs(
     comparison = open_comparison(model, graph)
     report = VerifyReport(samples=len(samples), reference=comparison.reference.name)
     agreed, hits = 0.0, 0
-    for number, feeds in enumerate(samples):
-        found = comparison.sample(number, feeds)
+    states = model.imported.states
+    kept = zero_states(graph, states)
+    given = [v for v in graph.outputs if v.name not in dict(states).values()]
+    for number, sample in enumerate(samples):
+        found = comparison.sample(number, {**sample, **kept})
+        kept = {name: found.theirs[output] for name, output in states}
         report.ties += found.ties
         report.failed_elements += found.failed
         report.failures += [str(f) for f in found.failures]
-        _measure(report, graph, list(found.outputs.values()), found)
+        _measure(report, graph.outputs, found.outputs, found)
         if outputs is not None and not found.ties:
-            _measure(report, graph, [outputs[number][v.name] for v in graph.outputs], found)
-        first = next(iter(found.theirs))
-        label = found.outputs[first] if outputs is None else outputs[number][graph.outputs[0].name]
+            _measure(report, given, outputs[number], found)
+        first = given[0].name
+        label = found.outputs[first] if outputs is None else outputs[number][first]
         agreed += label_agreement(label, found.theirs[first])
         hits += labels is not None and _label(label) == int(labels[number])
     report.argmax_agreement = agreed / len(samples) if samples else 1.0
@@ -122,9 +129,10 @@ def open_comparison(model: Optimized, graph: Graph) -> Comparison:
     return Comparison(meaning, graph, reference, options.tolerance)
 
 
-def _measure(report: VerifyReport, graph: Graph, outputs: Sequence[Array], found: SampleResult) -> None:
+def _measure(report: VerifyReport, values: Sequence[Value], outputs: Mapping[str, Array], found: SampleResult) -> None:
     """Raise the report's errors to those of these outputs; of codes also in steps."""
-    for v, ours, theirs in zip(graph.outputs, outputs, found.theirs.values(), strict=True):
+    for v in values:
+        ours, theirs = outputs[v.name], found.theirs[v.name]
         a, b = ours.astype(np.float64).reshape(theirs.shape), theirs.astype(np.float64)
         with np.errstate(invalid="ignore"):
             same = (a == b) | (np.isnan(a) & np.isnan(b))
