@@ -18,6 +18,7 @@ from bitc.report import check_fit, compile_report
 from bitc.toolchain import Objects, Runnable, Toolchain, archive, build_model, compile_sources
 from bitc.verification import verify as compare
 from bitc.verification.inputs import load_inputs, load_labels, random_inputs
+from bitc.verification.per_layer import per_layer
 
 RANDOM_SAMPLES = 8
 
@@ -112,8 +113,10 @@ def verify(
     seed: int,
     toolchain: Toolchain,
     opt: str,
+    tensors: bool = False,
 ) -> dict[str, Any]:
-    """Run on the target and compare with onnxruntime (QONNX: with the imported graph), layer by layer."""
+    """Run on the target and compare with onnxruntime (QONNX: with the imported graph), layer by layer. `tensors` adds
+    a comparison of every tensor."""
     graph = compiled.interface
     samples = load_inputs(inputs, graph, count) if inputs else random_inputs(graph, count or RANDOM_SAMPLES, seed)
     labels = load_labels(inputs, len(samples)) if inputs else None
@@ -124,6 +127,8 @@ def verify(
         done = device.run(plain, compiled.program, samples, runner)
         recorded = device.run(hooked, compiled.program, samples[:2], runner, record=True)
     result = compare(compiled, samples, done, recorded, labels)
+    if tensors:
+        result["per_layer"] = per_layer(compiled.model, compiled.graph, samples)
     return report | _cost(done) | result | {"runner": runner or compiled.target.runner.kind}
 
 

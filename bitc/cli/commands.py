@@ -76,12 +76,15 @@ def _show_sizes(report: dict[str, Any]) -> None:
 )
 @click.option("--runner", default=None, help="host, unicorn, wasmtime or qemu, instead of the target's own.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random samples.")
-def verify_command(inputs: Path | None, samples: int | None, runner: str | None, seed: int, **options: Any) -> None:
+@click.option("--per-layer", "tensors", is_flag=True, help="Compare every tensor; name the first node that departs.")
+def verify_command(
+    inputs: Path | None, samples: int | None, runner: str | None, seed: int, tensors: bool, **options: Any
+) -> None:
     """Run MODEL on the target's emulator and compare it with onnxruntime, bit by bit where it is integer."""
     job = make_job(**options)
     with render.progress(f"verifying {job.model.name} on {job.target.name}"):
         compiled = pipeline.compile_model(job.model, job.target, job.options)
-        report = actions.verify(compiled, inputs, samples, runner, seed, job.toolchain, job.opt)
+        report = actions.verify(compiled, inputs, samples, runner, seed, job.toolchain, job.opt, tensors)
     if job.json:
         render.emit_json(report)
     else:
@@ -105,8 +108,29 @@ def _show_verified(report: dict[str, Any]) -> None:
         ]
     )
     _show_sizes(report)
+    if "per_layer" in report:
+        _show_tensors(report["per_layer"])
     for line in report["failures"]:
         click.echo(f"failure: {line}", err=True)
+
+
+def _show_tensors(rows: list[dict[str, Any]]) -> None:
+    """The rows that are not equal, and the first node that departs."""
+    differ = [r for r in rows if r["max_abs_error"] or r["status"] != "same"]
+    shown = [
+        [r["node"], r["tensor"], _error(r, "max"), _error(r, "own"), r["compiled"] or "", r["status"], r["why"]]
+        for r in differ
+    ]
+    title = f"{len(rows)} tensors, {len(rows) - len(differ)} of them equal; the others:"
+    header = ["node", "tensor", "error", "by itself", "in the C code", "status", "why"]
+    render.table(title, header, shown, right=(2, 3))
+    first = next((r for r in rows if r["status"] == "departs"), None)
+    click.echo(f"first node that departs: {first['node']}, tensor {first['tensor']}" if first else "no node departs")
+
+
+def _error(row: dict[str, Any], which: str) -> str:
+    steps = row[f"{which}_lsb_error"]
+    return f"{row[f'{which}_abs_error']:.3g}" + (f" ({steps:g} steps)" if steps else "")
 
 
 @click.command("run")

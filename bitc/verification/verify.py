@@ -114,14 +114,17 @@ def verify_outputs(
     return report
 
 
-def open_comparison(model: Optimized, graph: Graph) -> Comparison:
+def open_comparison(model: Optimized, graph: Graph, everything: bool = False) -> Comparison:
     """The comparison of a model's oracle with onnxruntime, or with the imported graph where onnxruntime can not say:
-    QONNX, and models in which the user chose what the sign of zero is."""
+    QONNX, and models in which the user chose what the sign of zero is. `everything`: the reference shows every
+    tensor."""
     imported, options = model.imported, model.options
     meaning = SignOfZero(options.sign0).run(imported.graph, Context())
     chosen = len(meaning.nodes) != len(imported.graph.nodes)
 
     def reference(tensors: list[str]) -> Reference:
+        if everything:
+            tensors = [v.origin.tensor for n in imported.graph.nodes for v in n.outputs if v.origin]
         if imported.reference is None or chosen:
             return Numpy(meaning, tensors)
         return OnnxRuntime(imported.reference, tensors)
