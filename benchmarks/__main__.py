@@ -1,4 +1,4 @@
-"""``python -m benchmarks instructions|fit|host [TARGET ...]``, ``python -m benchmarks web``."""
+"""``python -m benchmarks instructions|host [TARGET ...]``, ``fit [TARGET or ROW ...]``, ``web``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ def main() -> None:
         print(host.run(names or host.TARGETS) if command == "host" else web.run())
         return
     if command == "fit":
-        fit.fit(names or fit.TARGETS)
+        fit.fit(names)
+        return
     results = instructions.run(names or instructions.TARGETS)
     instructions.write(results)
     wide = [n for n in results if instructions.has_vectors(n)]

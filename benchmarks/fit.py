@@ -6,7 +6,7 @@ Relative errors are least in squares, and no price is negative (coordinate desce
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import median
 from typing import Any
 
@@ -26,12 +26,16 @@ TARGETS = ("cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m33", "cortex-m7",
            "armv7-neon", "riscv32", "wasm32", "wasm32-simd128")  # fmt: skip
 
 
-def fit(names: Sequence[str] = TARGETS) -> None:
-    """Measure the training layers on targets and write their prices; those of other targets stay."""
+def fit(names: Sequence[str] = ()) -> None:
+    """Measure the training layers on targets and write their prices; those of other targets stay. Names of rows among
+    those of targets: only these."""
     old = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {"profiles": []}
     found = {_key(p): p for p in old["profiles"]}
-    for name in names:
-        profile = fit_target(roomy(name))
+    wanted = {row.name for row in VARIANTS}.intersection(names)
+    for name in [n for n in names if n not in wanted] or TARGETS:
+        profile = fit_target(roomy(name), wanted)
+        if before := found.get(_key(profile)) if wanted else None:
+            profile = before | {k: before[k] | profile[k] for k in ("prices", "code")}
         found[_key(profile)] = profile
     text = json.dumps({"profiles": [found[k] for k in sorted(found)]}, indent=1, sort_keys=True)
     TABLE.write_text(text + "\n", encoding="utf-8")
@@ -47,10 +51,12 @@ def _key(profile: dict[str, Any]) -> tuple[Any, ...]:
     return profile["isa"], profile["triple"], tuple(profile["features"]), profile["word_bits"]
 
 
-def fit_target(target: Target) -> dict[str, Any]:
-    """The profile of one target, as in costs.json."""
+def fit_target(target: Target, rows: Collection[str] = ()) -> dict[str, Any]:
+    """The profile of one target, as in costs.json, of all rows or some."""
     prices, code = {}, {}
     for row in VARIANTS:
+        if row.name not in (rows or {row.name}):
+            continue
         if row.work is not None and (nodes := _accepted(row, target)):
             measured = measure(graph_of(nodes), target, row)
             prices[row.name] = fit_row(row, measured, target)

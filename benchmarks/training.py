@@ -104,6 +104,7 @@ def layers() -> list[Node]:
         b.add(BIT1, BIT1, channels, channels, 8, 3, group=channels, gives=next(kinds))
         b.add(BIT1, BIT1, channels, channels, 8, 5, group=channels, stride=2, gives=next(kinds))
         b.add(BIT1, BIT1, channels, channels, 7, 3, group=channels, pad=False, gives="bits")
+        b.add(BIT1, BIT1, channels, channels, 20, 3, group=channels, gives="bits")
     for channels, count in ((32, 32), (64, 40), (96, 64), (200, 33)):
         for x, w in ((TERN, BIT1), (BIT1, TERN), (TERN, TERN)):
             b.add(x, w, channels, count, 7, 3, gives=next(kinds))

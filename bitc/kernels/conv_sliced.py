@@ -27,50 +27,38 @@ from bitc.ir.graph import Array, Node
 from bitc.kernels.adders import accumulate
 from bitc.kernels.epilogues import conv_epilogue
 from bitc.kernels.geometry import geometry
-from bitc.kernels.lanes import LANES, Column, Lanes, plan_lanes
-from bitc.kernels.pack import pack_bits
+from bitc.kernels.lanes import LANES, Lanes, plan_lanes
+from bitc.kernels.pack import WORDS, pack_bits
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
+from bitc.kernels.triples import TRIPLE, Triples, fetches, pack_patterns
 from bitc.kernels.work import Work, put
 from bitc.ops.epilogue import TernThreshold
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
 
-TRIPLE = 3
-"""Channels per look-up: their counts 0 ... 3 fill two planes. Seven would fill three, in tables 14 times as large."""
-PATTERNS = 1 << TRIPLE
-PER_WORD = 10
-"""Patterns of weights in a word of weights."""
-BODY = 20
-"""Look-ups per step of the inner loop, a multiple of PER_WORD. In each step a plane above those that they fill costs
-four instructions: with 10 a layer takes 7 % more, with 30 only 1 % fewer. A look-up is 50 bytes of code."""
+BODY = 32
+"""Look-ups per step of the inner loop: their patterns fill three words. In each step a plane above those that they fill
+costs four instructions: with 10 a layer takes 8 % more. A look-up is 50 bytes of code."""
+STRAIGHT = 44
+"""Look-ups that are one step."""
 
-
-MIN_MACS = 1 << 18
-"""A function of this row has about 4 KiB: too much for a layer that takes under 100,000 instructions anyway."""
+PRODUCTS = 64
+"""Fewest products per byte of code: a layer that takes some 50,000 instructions anyway is not worth 2 KiB."""
 STACK = 1 << 10
 """Bytes of RAM to leave for the stack."""
 
 
-def pack_patterns(w: Array, columns: tuple[Column, ...]) -> Array:
-    """Bit weights ``[O, kh, kw, C]`` in the order of use: per output and column the triples of all rows and channels,
-    ten to a word."""
-    outputs, kh, _, channels = w.shape
-    triples = -(-channels // TRIPLE)
-    padded = np.zeros((outputs, len(columns), kh, triples * TRIPLE), np.bool_)
-    padded[..., :channels] = w[:, :, [c.kx for c in columns]].transpose(0, 2, 1, 3)
-    flat = padded.reshape(outputs, len(columns), kh * triples * TRIPLE)
-    per_word = PER_WORD * TRIPLE
-    words = -(-flat.shape[2] // per_word)
-    spread = np.zeros((outputs, len(columns), words * per_word), np.bool_)
-    spread[..., : flat.shape[2]] = flat
-    return pack_bits(spread.reshape(outputs, len(columns), words, per_word), LANES).reshape(-1)
-
-
 def limits(t: Array, k: int, planes: int) -> Array:
-    """Per output the word whose bits are those of ``~ceil(X / 2)``; bit 31 is set where X is odd."""
+    """Per output the word whose bits are those of ``~ceil(X / 2)``; its top bit is set where X is odd."""
     x = k + 1 - t.astype(np.int64)
     limit = np.clip((x + 1) // 2, 0, (1 << planes) - 1)
-    return ((~limit & ((1 << planes) - 1)) | (x & 1) << 31).astype(np.uint32)
+    width = limit_bits(planes)
+    return ((~limit & ((1 << planes) - 1)) | (x & 1) << (width - 1)).astype(WORDS[width])
+
+
+def limit_bits(planes: int) -> int:
+    """Bits of the words of limits."""
+    return 16 if planes < 16 else 32
 
 
 def edges(lanes: Lanes, channels: int, planes: int) -> tuple[Array, Array]:
@@ -105,12 +93,20 @@ def accepts(node: Node, target: Target) -> str:
         (x.type.dtype is BIT1, f"activations are {x.type.dtype}, not bit1"),
         (w.type.dtype is BIT1, f"weights are {w.type.dtype}, not bit1"),
         (w.is_const, "weights are computed"),
-        (op.group == 1, "grouped"),
         (not op.planar, "planar input"),
         (not isinstance(op.epilogue, TernThreshold), "the output is ternary"),
-        (op.macs(x.type, w.type) >= MIN_MACS, f"fewer than {MIN_MACS} products: not worth its code"),
+        (op.macs(x.type, w.type) >= PRODUCTS * code(node), f"too few products to be worth {code(node)} bytes of code"),
         (target.word_bits == 32, f"words have {target.word_bits} bits"),
     ) or _fits(node, op, target)
+
+
+def code(node: Node) -> int:
+    """Bytes of code, roughly."""
+    op, w = node.op, node.input(1)
+    assert isinstance(op, Conv2D)
+    lookups = Triples(w.shape[1], w.shape[3]).lookups
+    straight = lookups if lookups <= STRAIGHT else BODY + lookups % BODY
+    return 1600 + 50 * straight + 60 * (w.type.size // w.shape[0] + 2).bit_length()
 
 
 def _fits(node: Node, op: Conv2D, target: Target) -> str:
@@ -119,7 +115,9 @@ def _fits(node: Node, op: Conv2D, target: Target) -> str:
     lanes = plan_lanes(geometry(x, op.window))
     if lanes is None:
         return "the window is wider than a word"
-    need = x.nbytes + y.nbytes + 4 * (table_words(lanes, x.channels) + lane_words(x.channels))
+    run = Triples(op.window.kernel[0], x.channels // op.group)
+    words = op.group * len(lanes.phases) * (run.table_words + run.left_words) + lane_words(x.channels)
+    need = x.nbytes + y.nbytes + 4 * words
     ram = target.memory.ram
     return "" if ram is None or need + STACK <= ram else f"the tables and activations take {need} bytes of {ram}"
 
@@ -127,10 +125,6 @@ def _fits(node: Node, op: Conv2D, target: Target) -> str:
 def lane_words(channels: int) -> int:
     """Words of one row of lanes, for all channels; at least a block, which outputs are collected in."""
     return -(-channels // LANES) * LANES
-
-
-def table_words(lanes: Lanes, channels: int) -> int:
-    return len(lanes.phases) * lanes.geometry.kh * -(-channels // TRIPLE) * PATTERNS * 2
 
 
 def build(node: Node, target: Target) -> tuple[Step, ...]:
@@ -147,35 +141,40 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     if e["kind"] == "threshold":
         weights, params = _with_limits(weights, params, k, planes)
     rows, which = edges(lanes, channels, planes)
-    triples = -(-channels // TRIPLE)
-    blocks = -(-channels // LANES)
+    run = Triples(geo.kh, channels)
+    whole, stream = pack_patterns(weights, lanes.columns)
     args = (
         out(node),
         Arg("x", x),
-        Arg("w", Packed(pack_patterns(weights, lanes.columns))),
+        Arg("w", Packed(np.append(whole, stream))),
         *params,
         Arg("edges", Packed(rows.reshape(-1), "edges", is_weight=False)),
         Arg("edge_of", Packed(which.reshape(-1).astype(np.uint8 if len(rows) < 256 else np.uint16), "edge_of", False)),
-        scratch("table", table_words(lanes, channels), np.uint32),
-        scratch("lane", lane_words(channels), np.uint32),
+        scratch("table", op.group * len(lanes.phases) * run.table_words, np.uint32),
+        scratch("lane", lane_words(x.type.channels), np.uint32),
     )
-    lookups = geo.kh * triples
+    if run.left:
+        args += (scratch("left", op.group * len(lanes.phases) * run.left_words, np.uint32),)
+    steps, tail = divmod(run.lookups, BODY) if run.lookups > STRAIGHT else (0, run.lookups)
     context: dict[str, Any] = {
         **geo.context,
         "e": e,
         "lanes": lanes,
-        "steps": _steps(lanes, geo.kh * triples * PATTERNS * 2),
+        "moves": _moves(lanes, run.table_words),
+        "run": run,
         "planes": planes,
         "outputs": outputs,
+        "groups": op.group,
         "channels": channels,
-        "triples": triples,
-        "blocks": blocks,
-        "lookups": lookups,
-        "body": accumulate(BODY, 2, planes) if lookups >= BODY else [],
-        "body_lookups": BODY,
-        "tail": accumulate(lookups % BODY, 2, planes) if lookups % BODY else [],
-        "tail_lookups": lookups % BODY,
-        "per_word": PER_WORD,
+        "blocks": -(-x.type.channels // LANES),
+        "steps": steps,
+        "body": accumulate(BODY, 2, planes) if steps else [],
+        "body_fetches": fetches(BODY, BODY * TRIPLE // LANES),
+        "tail": accumulate(tail, 2, planes) if tail else [],
+        "tail_fetches": fetches(tail, tail * TRIPLE // LANES),
+        "stream_at": whole.size,
+        "odd_bit": limit_bits(planes) - 1,
+        "limit_t": f"uint{limit_bits(planes)}_t",
         "edge_words": rows.shape[1],
         "keep": max(geo.kh - geo.sy, 0) if geo.dy == 1 else 0,
         "x_word": x.type.layout.word,
@@ -198,14 +197,14 @@ def _with_limits(w: Array, params: tuple[Arg, ...], k: int, planes: int) -> tupl
     return w, (Arg("limits", Packed(limits(t, k, planes), "t")),)
 
 
-def _steps(lanes: Lanes, phase_words: int) -> list[dict[str, Any]]:
+def _moves(lanes: Lanes, phase_words: int) -> list[dict[str, Any]]:
     """What happens after each column: lanes to move by, and where the next column's tables are."""
-    steps = []
+    moves = []
     for i, column in enumerate(lanes.columns):
         after = lanes.columns[i + 1] if i + 1 < len(lanes.columns) else None
         goal = 0 if after is None or (after.shift > 0 >= column.shift) else after.shift
         by = goal - column.shift
-        steps.append(
+        moves.append(
             {
                 "left": by if by > 0 else 0,
                 "right": -by if by < 0 else 0,
@@ -214,7 +213,7 @@ def _steps(lanes: Lanes, phase_words: int) -> list[dict[str, Any]]:
                 "table": lanes.phases.index(column.phase) * phase_words,
             }
         )
-    return steps
+    return moves
 
 
 def work(node: Node, target: Target) -> Work:
@@ -225,27 +224,29 @@ def work(node: Node, target: Target) -> Work:
     lanes = plan_lanes(geometry(x.type, op.window))
     assert lanes is not None
     g, outputs, channels = lanes.geometry, w.shape[0], w.shape[3]
-    triples = -(-channels // TRIPLE)
+    run = Triples(g.kh, channels)
     words = g.n * lanes.segments * lanes.strip_rows
     first = g.n * lanes.segments * g.kh * len(lanes.phases)
     rows = first + (words - g.n * lanes.segments) * (min(g.sy, g.kh) if g.dy == 1 else g.kh) * len(lanes.phases)
     is_bit = node.output.type.dtype is BIT1
+    columns = words * outputs * g.kw
+    made = rows * run.triples + 2 * words * len(lanes.phases) * run.rests  # the latter take twice as long
     return {
         "call": 1,
-        "lookups": words * outputs * g.kw * g.kh * triples,
-        "planes": words * outputs * (g.kw + 1) * (g.taps * channels + 2).bit_length(),
-        "triples": rows * triples,
-        "blocks": rows * -(-channels // LANES),
-        "transpositions": words * (-(-outputs // LANES) if is_bit else outputs),
+        "lookups": columns * run.lookups,
+        "streams": columns if run.bits else 0,
+        "planes": (columns + words * outputs) * (g.taps * channels + 2).bit_length(),
+        "tables": op.group * made,
+        "rows": rows,
+        "transpositions": rows * -(-x.type.channels // LANES) + words * -(-outputs // (LANES if is_bit else 2)),
         **({} if is_bit else {put(node): g.pixels * outputs}),
     }
 
 
 def cost(node: Node, target: Target) -> float:
     wide = "unaligned" in target.features  # Armv7-M and up: three operands, one of them shifted
-    lookup, plane, triple, block = (15.6, 6.0, 60.0, 900.0) if wide else (25.0, 11.0, 120.0, 1500.0)
-    prices = {"call": 0.0, "lookups": lookup, "planes": plane, "triples": triple, "blocks": block}
-    prices["transpositions"] = 0.6 * block
+    lookup, plane, table, block = (14.9, 4.6, 70.0, 800.0) if wide else (24.5, 9.0, 130.0, 1300.0)
+    prices = {"call": 0.0, "lookups": lookup, "planes": plane, "tables": table, "transpositions": block, "rows": block}
     return sum(n * prices.get(term, 10.0) for term, n in work(node, target).items())
 
 

@@ -31,6 +31,8 @@ def epilogue(
         "bits_t": "uint64_t" if word == 64 else "uint32_t",
         "words": y.words_per_plane if word else 0,
         "flip": False,
+        "scale_size": 0,
+        "bias_size": 0,
     }
     if op is None:
         return base, ()
@@ -42,7 +44,7 @@ def epilogue(
     given = dict(zip(op.param_names, params, strict=False)).get("flip")
     flip = given.array if given is not None else np.zeros(1, np.bool_)
     for name, value in zip(op.param_names, params, strict=False):
-        if value is None or (name == "flip" and value.is_const and not value.array.any()):
+        if value is None or (value.is_const and _does_nothing(name, value.array, acc)):
             continue
         data = _as_accumulator(value.array, acc, flip) if name.startswith("t") else _plain(name, value.array)
         args.append(Arg(name, Packed(data.reshape(-1), name)))
@@ -128,6 +130,13 @@ def requantization(op: Requant, found: Factors, acc: TensorType) -> tuple[dict[s
         if data.size > 1:
             args.append(Arg(name, Packed(data.astype(np.uint8 if name == "shift" else np.int32), name)))
     return e, tuple(args)
+
+
+def _does_nothing(name: str, array: Array, acc: TensorType) -> bool:
+    """Whether a parameter changes no result: an integer is never -0.0, to which adding 0.0 would matter."""
+    if name == "scale":
+        return bool((array == 1).all())
+    return not array.any() and (name == "flip" or (name == "bias" and not acc.dtype.is_float))
 
 
 def _bound(value: np.float32) -> float | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from bitc.errors import NoKernel
 from bitc.ir.graph import Graph, Node
-from bitc.kernels.costs import instructions
+from bitc.kernels.costs import code_bytes, instructions
 from bitc.kernels.step import Packed, Variant, View
 from bitc.kernels.variants import VARIANTS
 from bitc.target import Target
@@ -28,16 +28,17 @@ class Goal(enum.Enum):
     """The fewest instructions of the rows whose weights take at most 5 % more than they have to, where the target's
     flash is limited."""
     SIZE = "size"
-    """The fewest instructions of the rows with the smallest weights."""
+    """The fewest bytes of weights and code, then the fewest instructions."""
 
 
 @dataclass(frozen=True)
 class _Offer:
-    """A row that takes the node: predicted instructions and bytes of weights."""
+    """A row that takes the node: predicted instructions, bytes of weights, and of code as measured on other layers."""
 
     row: Variant
     cost: float
     weights: int
+    code: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +94,10 @@ def _choose(node: Node, target: Target, goal: Goal) -> Choice | list[tuple[str, 
         return rejected
     if len(rows) == 1:  # nothing to weigh
         return Choice(rows[0], tuple(rejected))
-    offers = [_Offer(row, instructions(row, node, target), _weights(row, node, target)) for row in rows]
+    offers = [
+        _Offer(row, instructions(row, node, target), _weights(row, node, target), code_bytes(row, target))
+        for row in rows
+    ]
     limited = target.memory.flash is not None
     best = _best(offers, goal if limited or goal is Goal.SIZE else Goal.SPEED)
     for o in offers:
@@ -104,9 +108,10 @@ def _choose(node: Node, target: Target, goal: Goal) -> Choice | list[tuple[str, 
 
 
 def _best(offers: list[_Offer], goal: Goal) -> _Offer:
+    if goal is Goal.SIZE:
+        return min(offers, key=lambda o: (o.weights + o.code, o.cost))
     least = min(o.weights for o in offers)
-    growth = {Goal.SPEED: float("inf"), Goal.BALANCED: MAX_GROWTH, Goal.SIZE: 0.0}[goal]
-    limit = max(least * (1 + growth), least + SLACK)
+    limit = max(least * (1 + MAX_GROWTH), least + SLACK) if goal is Goal.BALANCED else float("inf")
     return min((o for o in offers if o.weights <= limit), key=lambda o: o.cost)
 
 

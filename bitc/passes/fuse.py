@@ -2,6 +2,7 @@
 
     min(max(a * acc + b, lo), hi)    Affine: a chain of Mul, Div, Add, Sub by constants per channel, then Relu or Clip
     acc >= t                         Threshold: found before, becomes part of the convolution
+    int32(float(acc))                acc: a cast of what is an integer anyway
 
 With one division less per element and without an intermediate tensor. A threshold with `flip` (gamma < 0 in the batch
 norm it came from) negates the kernel's weights instead:  acc <= t  iff  -acc >= -t.
@@ -13,14 +14,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bitc.ir.dtypes import FLOAT32
+from bitc.ir.dtypes import FLOAT32, INT32
 from bitc.ir.graph import Array, Graph, Node, Value
 from bitc.ir.rewrite import Rewriter, rewrite
 from bitc.ops.binary import Add, Div, Mul, Sub
 from bitc.ops.epilogue import Affine, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D
 from bitc.ops.quantize import Dequantize, Requantize
-from bitc.ops.unary import Clip, Relu
+from bitc.ops.unary import Cast, Clip, Relu
 from bitc.passes.context import Context
 
 
@@ -41,6 +42,8 @@ def _rule(rw: Rewriter, node: Node) -> Value | None:
         return None
     if isinstance(node.op, Requantize):
         return _threshold(rw, node)
+    if isinstance(node.op, Cast):
+        return _whole(rw, node)
     step = _affine_step(node)
     if step is None:
         return None
@@ -124,6 +127,19 @@ def _affine(rw: Rewriter, node: Node, conv: Node, step: tuple[Array, Array, floa
     consts = [rw.const(p, f"{node.output.name}.{n}") for p, n in zip(params, new.param_names, strict=True)]
     op = replace(conv.op, epilogue=new)
     return rw.emit(op, conv.input(0), conv.input(1), *consts, at=conv.origin, name=node.output.name)
+
+
+def _whole(rw: Rewriter, node: Node) -> Value | None:
+    """The accumulators themselves, where they are cast from reals of the same value: with codes of at most one in
+    magnitude all of them are exact in float32."""
+    conv = _sole_producer(rw, node.input(0))
+    if conv is None or not isinstance(conv.op, Conv2D) or conv.op.epilogue != Affine():
+        return None
+    x, w, scale, bias = conv.input(0), conv.input(1), conv.input(2), conv.input(3)
+    small = x.type.dtype.is_packed and w.type.dtype.is_packed and w.type.size // w.shape[0] <= 2**24
+    if not small or node.output.type.dtype is not INT32 or (scale.array != 1).any() or bias.array.any():
+        return None
+    return rw.emit(replace(conv.op, epilogue=None), x, w, at=conv.origin, name=node.output.name)
 
 
 def _threshold(rw: Rewriter, node: Node) -> Value | None:

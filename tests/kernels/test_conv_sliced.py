@@ -18,10 +18,11 @@ from bitc.ir.graph import Graph, Value
 from bitc.ir.types import Quant, TensorType
 from bitc.kernels import conv_sliced
 from bitc.kernels.adders import accumulate
-from bitc.kernels.conv_sliced import BODY, VARIANT, edges, limits, pack_patterns
+from bitc.kernels.conv_sliced import BODY, VARIANT, edges, limit_bits, limits
 from bitc.kernels.geometry import geometry
 from bitc.kernels.lanes import LANES, plan_lanes
 from bitc.kernels.pack import unpack_bits
+from bitc.kernels.triples import Triples, fetches, pack_patterns
 from bitc.ops.epilogue import Affine, Epilogue, Threshold
 from bitc.ops.linear import Conv2D
 from bitc.ops.window import Window
@@ -55,13 +56,18 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("bitc.kernels.select")
     others = [v for v in module.VARIANTS if Conv2D not in v.ops]
     monkeypatch.setattr(module, "VARIANTS", (*others, VARIANT))
-    monkeypatch.setattr(conv_sliced, "MIN_MACS", 0)
+    monkeypatch.setattr(conv_sliced, "PRODUCTS", 0)
 
 
 def case(
-    rng: np.random.Generator, shape: tuple[int, ...], outputs: int, window: Window, epilogue: str = "threshold"
+    rng: np.random.Generator,
+    shape: tuple[int, ...],
+    outputs: int,
+    window: Window,
+    epilogue: str = "threshold",
+    group: int = 1,
 ) -> Graph:
-    k = shape[3] * window.kernel[0] * window.kernel[1]
+    k = shape[3] // group * window.kernel[0] * window.kernel[1]
     t = np.rint(rng.normal(size=outputs) * np.sqrt(k)).astype(np.int32)
     reals = [rng.normal(size=outputs).astype(np.float32), rng.normal(size=outputs).astype(np.float32)]
     kinds: dict[str, tuple[Epilogue | None, list[np.ndarray]]] = {
@@ -71,8 +77,8 @@ def case(
         "affine": (Affine(-2.5, 3.5), reals),
     }
     op, params = kinds[epilogue]
-    w = bits(rng, outputs, *window.kernel, shape[3])
-    return single(Conv2D(window, 1, op), TensorType(shape, BIT1), w, *params)
+    w = bits(rng, outputs, *window.kernel, shape[3] // group)
+    return single(Conv2D(window, group, op), TensorType(shape, BIT1), w, *params)
 
 
 @pytest.mark.parametrize("window", WINDOWS)
@@ -82,6 +88,18 @@ def test_sizes(window: str, tmp_path: Path) -> None:
         if min(w.out_size(h)) > 0:
             channels, outputs = CHANNELS[(5 * i + c) % 12], CHANNELS[(7 * i + 3 * c) % 12]
             graphs.append(case(rng, (1 + i % 2, *h, channels), outputs, w, EPILOGUES[i % 4]))
+    graph = merge(graphs)
+    check(graph, portable(), tmp_path, random_feeds(graph))
+
+
+@pytest.mark.parametrize("group", [2, 3, 8, 33])
+def test_groups(group: int, tmp_path: Path) -> None:
+    """Groups of one channel up to more than a word, of as many outputs or more."""
+    rng, graphs = np.random.default_rng(group), []
+    for i, (window, each) in enumerate(itertools.product(WINDOWS, (1, 2, 3, 16, 17))):
+        if each * group <= 70:
+            shape, outputs = (1 + i % 2, 5, 6 + 7 * (i % 4), each * group), (1 + i % 3) * group
+            graphs.append(case(rng, shape, outputs, WINDOWS[window], EPILOGUES[i % 4], group))
     graph = merge(graphs)
     check(graph, portable(), tmp_path, random_feeds(graph))
 
@@ -115,7 +133,9 @@ def test_on_target(target: str, tmp_path: Path) -> None:
         ("5x5", (1, 6, 34, 20), 9, "threshold"),
         ("1x1", (2, 5, 7, 96), 33, "affine"),
     ]
-    graph = merge([case(rng, shape, outputs, WINDOWS[window], last) for window, shape, outputs, last in layers])
+    graphs = [case(rng, shape, outputs, WINDOWS[window], last) for window, shape, outputs, last in layers]
+    graphs += [case(rng, (1, 7, 9, 40), 40, WINDOWS["3x3"], "flips", group) for group in (2, 40)]
+    graph = merge(graphs)
     feeds = random_feeds(graph)
     compiled = compile_graph(graph, Target.load(target))
     harness.write(compiled, tmp_path)
@@ -174,13 +194,31 @@ def test_patterns_round_trip(outputs: int, kh: int, kw: int, channels: int) -> N
     w = np.random.default_rng(channels).random((outputs, kh, kw, channels)) < 0.5
     lanes = plan_lanes(geometry(TensorType((1, 9, 9, channels), BIT1), Window((kh, kw))))
     assert lanes is not None
-    words = pack_patterns(w, lanes.columns).reshape(outputs, kw, -1)
-    triples = -(-channels // 3)
-    flat = unpack_bits(words[..., None], 30).reshape(outputs, kw, -1)[..., : kh * triples * 3]
-    back = flat.reshape(outputs, kw, kh, triples * 3)
-    assert not back[..., channels:].any()
+    run = Triples(kh, channels)
+    words, stream = pack_patterns(w, lanes.columns)
+    assert words.shape == (outputs, kw, run.words)
+    ends = unpack_bits(stream[:, None], 32).reshape(-1)[: outputs * kw * run.bits].reshape(outputs, kw, run.bits)
+    flat = np.concatenate([unpack_bits(words[..., None], 32).reshape(outputs, kw, -1), ends], axis=2)
+    assert flat.shape[2] == 3 * run.lookups and not flat[..., kh * channels :].any()
+    whole = 3 * run.triples
+    back = np.zeros((outputs, kw, kh, channels), np.bool_)
+    back[..., :whole] = flat[..., : kh * whole].reshape(outputs, kw, kh, whole)
+    back[..., whole:] = flat[..., kh * whole : kh * channels].reshape(outputs, kw, kh, channels - whole)
     order = [c.kx for c in lanes.columns]
-    assert (back[..., :channels].transpose(0, 2, 1, 3) == w[:, :, order]).all()
+    assert (back.transpose(0, 2, 1, 3) == w[:, :, order]).all()
+
+
+@given(st.integers(1, 32))
+def test_fetches(count: int) -> None:
+    """The patterns are consecutive bits, the tables consecutive, and offsets are those that instructions can hold."""
+    loads, pointer = 0, 0
+    found = fetches(count, 3 * count // 32)
+    for i, f in enumerate(found):
+        loads += bool(f.load)
+        pointer += f.move
+        assert pointer + f.table == i and 64 * f.table + 4 < 1024
+        assert 32 * (loads - 1) + (f.bit - 32 if f.have else f.bit) == 3 * i
+        assert (f.load == "bits") == bool(f.load and 32 * loads > 3 * count)
 
 
 @given(st.integers(1, BODY), st.integers(1, 3), st.integers(0, 2**32))
@@ -210,7 +248,7 @@ def test_threshold_equation(k: int, t: int, missing: int) -> None:
     """The docstring's derivation, on every count."""
     planes = (k + 2).bit_length()
     word = int(limits(np.array([t]), k, planes)[0])
-    limit, odd = ~word & ((1 << planes) - 1), word >> 31
+    limit, odd = ~word & ((1 << planes) - 1), word >> (limit_bits(planes) - 1)
     padding = min(missing * 7, k)
     for pop in range(k - padding + 1):
         low = k - padding - 2 * pop < t

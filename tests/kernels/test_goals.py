@@ -25,9 +25,9 @@ def reports() -> dict[str, dict]:
 
 def test_each_goal_gets_what_it_asks_for(reports: dict[str, dict]) -> None:
     speed, balanced, size = (reports[g] for g in ("speed", "balanced", "size"))
-    assert speed["total"] < balanced["total"] < size["total"]
+    assert speed["total"] <= balanced["total"] < size["total"]
     flash = [r["weights_bytes"] + r["code_bytes"] for r in (speed, balanced, size)]
-    assert flash == sorted(flash, reverse=True)
+    assert flash[0] >= flash[1] > flash[2]
 
 
 def test_binary_weights_take_an_eighth_of_a_byte(reports: dict[str, dict]) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitc.interp import run
-from bitc.ir import BIT1, FLOAT32, INT8, Graph, Op, Quant, TensorType, Value
+from bitc.ir import BIT1, FLOAT32, INT8, INT32, DType, Graph, Op, Quant, TensorType, Value
 from bitc.ir.rewrite import Builder
 from bitc.ir.text import to_text
 from bitc.ir.types import DENSE
@@ -344,6 +344,16 @@ def affine_conv(shared: bool) -> Graph:
     y = g.do(b.Div(), g.do(b.Sub(), g.c(1.5), y), g.reals(3))
     y = g.do(u.Clip(-1, 1), y)
     return g.graph(y, acc) if shared else g.graph(y)
+
+
+@pytest.mark.parametrize("to, rest", [(INT32, []), (INT8, ["Cast"])])
+def test_fuse_cast_of_sums(to: DType, rest: list[str]) -> None:
+    """Sums of bits are integers: no detour through floats."""
+    g = G(1, 4, 4, 8)
+    bits = g.do(b.Where(), g.do(b.Less(), g.x, g.c(0.5)), g.c(-1.0), g.c(1.0))
+    y = g.do(u.Cast(to), g.do(Conv2D(Window((3, 3))), bits, g.signs(5, 3, 3, 8)))
+    out = apply(FuseEpilogues(), apply(Binarize(), g.graph(y)))
+    assert [n.op.name for n in out.nodes] == ["Requantize", "Conv2D", *rest]
 
 
 def test_fuse_affine() -> None:
