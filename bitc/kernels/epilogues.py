@@ -133,10 +133,10 @@ def requantization(op: Requant, found: Factors, acc: TensorType) -> tuple[dict[s
 
 
 def _does_nothing(name: str, array: Array, acc: TensorType) -> bool:
-    """Whether a parameter changes no result: an integer is never -0.0, to which adding 0.0 would matter."""
-    if name == "scale":
-        return bool((array == 1).all())
-    return not array.any() and (name == "flip" or (name == "bias" and not acc.dtype.is_float))
+    """Whether a parameter changes no result. Integers only: adding 0.0 to -0.0 would matter."""
+    if name == "flip":
+        return not array.any()
+    return not acc.dtype.is_float and ((name == "scale" and (array == 1).all()) or (name == "bias" and not array.any()))
 
 
 def _bound(value: np.float32) -> float | None:

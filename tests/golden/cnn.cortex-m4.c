@@ -17,11 +17,11 @@ extern "C" {
 
 /* Working memory in bytes, its alignment, and the size of an array for it (never 0). The caller owns it; it holds
  * nothing between two runs. */
-#define CNN_ARENA_BYTES 3440
+#define CNN_ARENA_BYTES 3424
 #define CNN_ARENA_ALIGN 4
-#define CNN_ARENA_SIZE 3440
+#define CNN_ARENA_SIZE 3424
 /* Bytes of constants, in flash. */
-#define CNN_WEIGHTS_BYTES 10093
+#define CNN_WEIGHTS_BYTES 8811
 
 /* Put before the definition of the arena; override to place it in a section. */
 #ifndef CNN_ARENA_ATTR
@@ -86,12 +86,12 @@ int cnn_run_hooked(void *arena, const cnn_input_t *in, cnn_output_t *out, cnn_ho
 
 extern const uint8_t cnn_conv2d_w[108];
 extern const float cnn_conv2d_t[32];
-extern const uint32_t cnn_conv2d_1_w[396];
-extern const uint32_t cnn_conv2d_1_limits[33];
+extern const uint32_t cnn_conv2d_1_w[297];
+extern const uint16_t cnn_conv2d_1_limits[33];
 extern const uint32_t cnn_conv2d_1_edges[57];
 extern const uint8_t cnn_conv2d_1_edge_of[4];
-extern const uint32_t cnn_conv2d_2_w[768];
-extern const uint32_t cnn_conv2d_2_limits[64];
+extern const uint32_t cnn_conv2d_2_w[595];
+extern const uint16_t cnn_conv2d_2_limits[64];
 extern const uint32_t cnn_conv2d_2_edges[19];
 extern const uint8_t cnn_conv2d_2_edge_of[1];
 extern const uint32_t cnn_conv2d_3_w[512];
@@ -109,10 +109,10 @@ BITC_STATIC_ASSERT(cnn_output_probabilities, sizeof(((cnn_output_t *)0)->probabi
 #if defined(__GNUC__)
 /* A value that the compiler knows nothing about, and an end to what it knows about memory. */
 #define BITC_HIDE(v) __asm__ volatile("" : "+r"(v) : : "memory")
-#define BITC_CALLED __attribute__((noinline))
+#define BITC_CALLED static __attribute__((noinline, unused))
 #else
 #define BITC_HIDE(v) (void)0
-#define BITC_CALLED
+#define BITC_CALLED static inline
 #endif
 
 /* Full adder, bit by bit: *sum + b + c = 2 * carry + *sum. Five operations, six where each overwrites an operand. */
@@ -139,27 +139,37 @@ BITC_INLINE uint32_t bitc_full(uint32_t *sum, uint32_t b, uint32_t c) {
 #endif
 }
 
-/* Plane 0 and 1 of look-up `i` of the ten whose patterns are in a word, from the tables at `group`: BITC_LOOKUP for
- i = 0, 1, ... in this order, then BITC_NEXT to go to the tables of the next word. */
+/* Plane 0 and 1 of a look-up, from table `i` of those at `group`. Its pattern begins at `bit` of the word of patterns;
+ look-ups follow the order of bits. BITC_ACROSS: the `have` last bits and the first ones of the next word.
+ BITC_NEXT: to go `n` tables on, after look-ups in the first n. */
 #if defined(__GNUC__) && defined(__thumb2__)
-#define BITC_LOOKUP(group, patterns, i, s0, s1)                                                     \
+#define BITC_LOAD(group, entry, i, s0, s1)                                                          \
+__asm__ volatile("add %0, %1, %0, lsl #3" : "+r"(entry) : "r"(group));                          \
+__asm__ volatile("ldrd %0, %1, [%2, %3]" : "=&r"(s0), "=r"(s1) : "r"(entry), "i"(64 * (i)))
+#define BITC_LOOKUP(group, patterns, bit, i, s0, s1)                                                \
 do {                                                                                            \
     const uint32_t *entry_;                                                                     \
-    __asm__ volatile("ubfx %0, %1, %2, #3" : "=r"(entry_) : "r"(patterns), "i"(3 * (i)));       \
-    __asm__ volatile("add %0, %1, %0, lsl #3" : "+r"(entry_) : "r"(group));                     \
-    __asm__ volatile("ldrd %0, %1, [%2, %3]" : "=&r"(s0), "=r"(s1) : "r"(entry_), "i"(64 * (i))); \
+    __asm__ volatile("ubfx %0, %1, %2, #3" : "=r"(entry_) : "r"(patterns), "i"(bit));           \
+    BITC_LOAD(group, entry_, i, s0, s1);                                                        \
 } while (0)
-#define BITC_NEXT(group) (group) += 160
+#define BITC_ACROSS(group, patterns, next, have, i, s0, s1)                                         \
+do {                                                                                            \
+    const uint32_t *entry_;                                                                     \
+    __asm__ volatile("lsr %0, %1, %2" : "=r"(entry_) : "r"(patterns), "i"(32 - (have)));        \
+    __asm__ volatile("bfi %0, %1, %2, %3" : "+r"(entry_) : "r"(next), "i"(have), "i"(3 - (have))); \
+    BITC_LOAD(group, entry_, i, s0, s1);                                                        \
+} while (0)
+#define BITC_NEXT(group, n) (group) += 16 * (n)
 #elif defined(__GNUC__) && defined(__thumb__)
 /* Offsets of loads end at 124: the pointer moves after every second look-up. Patterns are shifted out. */
-#define BITC_LOOKUP(group, patterns, i, s0, s1)                                                     \
+#define BITC_LOOKUP(group, patterns, bit, i, s0, s1)                                                \
 do {                                                                                            \
-    if ((i) == 0) {                                                                             \
+    if ((bit) < 3) {                                                                            \
         __asm__ volatile(                                                                       \
             ".syntax unified\n\tlsls %1, %2, #29\n\tlsrs %1, %1, #26\n\tadd %1, %3\n\t"          \
-            "ldr %0, [%1]\n\tldr %1, [%1, #4]"                                                  \
+            "ldr %0, [%1, %4]\n\tldr %1, [%1, %5]"                                              \
             : "=&l"(s0), "=&l"(s1)                                                              \
-            : "l"(patterns), "r"(group)                                                         \
+            : "l"(patterns), "r"(group), "i"(64 * ((i) % 2)), "i"(64 * ((i) % 2) + 4)           \
             : "cc");                                                                            \
     } else {                                                                                    \
         __asm__ volatile(                                                                       \
@@ -169,21 +179,44 @@ do {                                                                            
             : "r"(group), "i"(64 * ((i) % 2)), "i"(64 * ((i) % 2) + 4)                          \
             : "cc");                                                                            \
     }                                                                                           \
-    if ((i) % 2) {                                                                              \
-        (group) += 32;                                                                          \
-        BITC_HIDE(group);                                                                       \
-    }                                                                                           \
+    BITC_PASSED(group, i);                                                                      \
 } while (0)
-#define BITC_NEXT(group) (void)0
+#define BITC_ACROSS(group, patterns, next, have, i, s0, s1)                                         \
+do {                                                                                            \
+    __asm__ volatile(                                                                           \
+        ".syntax unified\n\tlsrs %1, %1, #3\n\tlsls %1, %1, #3\n\tlsls %0, %2, %5\n\t"           \
+        "lsrs %0, %0, #26\n\torrs %1, %0\n\tlsrs %2, %2, %6\n\tadd %1, %7\n\t"                   \
+        "ldr %0, [%1, %3]\n\tldr %1, [%1, %4]"                                                  \
+        : "=&l"(s0), "+l"(patterns), "+l"(next)                                                 \
+        : "i"(64 * ((i) % 2)), "i"(64 * ((i) % 2) + 4), "i"(29 + (have)), "i"(3 - (have)), "r"(group) \
+        : "cc");                                                                                \
+    s1 = patterns;                                                                              \
+    BITC_PASSED(group, i);                                                                      \
+} while (0)
+#define BITC_PASSED(group, i)                                                                       \
+if ((i) % 2) {                                                                                  \
+    (group) += 32;                                                                              \
+    BITC_HIDE(group);                                                                           \
+}
+#define BITC_NEXT(group, n) (group) += 16 * ((n) % 2)
 #else
-#define BITC_LOOKUP(group, patterns, i, s0, s1)                                          \
-do {                                                                                 \
-    const uint32_t *entry_ = (group) + 16 * (i) + 2 * ((patterns) >> (3 * (i)) & 7); \
-    s0 = entry_[0];                                                                  \
-    s1 = entry_[1];                                                                  \
+#define BITC_LOAD(group, pattern, i, s0, s1)                     \
+do {                                                         \
+    const uint32_t *entry_ = (group) + 16 * (i) + 2 * (pattern); \
+    s0 = entry_[0];                                          \
+    s1 = entry_[1];                                          \
 } while (0)
-#define BITC_NEXT(group) (group) += 160
+#define BITC_LOOKUP(group, patterns, bit, i, s0, s1) BITC_LOAD(group, (patterns) >> (bit) & 7, i, s0, s1)
+#define BITC_ACROSS(group, patterns, next, have, i, s0, s1) \
+BITC_LOAD(group, (((patterns) >> (32 - (have))) | ((next) << (have))) & 7, i, s0, s1)
+#define BITC_NEXT(group, n) (group) += 16 * (n)
 #endif
+
+/* 32 bits from bit `at` on. */
+BITC_INLINE uint32_t bitc_stream(const uint32_t *from, uint32_t at) {
+    from += at >> 5;
+    return (from[0] >> (at & 31u)) | (from[1] << 1 << (~at & 31u));
+}
 
 BITC_INLINE uint32_t bitc_half(uint32_t *sum, uint32_t b) {
     const uint32_t carry = *sum & b;
@@ -209,7 +242,7 @@ do {                                                 \
 } while (0)
 
 /* Transpose 32 words of 32 bits: bit i of word j becomes bit j of word i. */
-static BITC_CALLED void bitc_transpose(uint32_t *m) {
+BITC_CALLED void bitc_transpose(uint32_t *m) {
     for (int i = 0; i < 8; i++) {
         uint32_t a = m[i];
         uint32_t b = m[i + 8];
@@ -261,6 +294,17 @@ BITC_INLINE void bitc_patterns(uint32_t a, uint32_t b, uint32_t c, uint32_t vali
     t[13] = ~m1 & valid;
     t[14] = ~even & valid;
     t[15] = ~m0 & valid;
+}
+
+/* The tables of three channels, given as pairs: what a weight of 0, and what a weight of 1 adds. */
+BITC_CALLED void bitc_rest(const uint32_t *pairs, uint32_t *t) {
+    for (int i = 0; i < 8; i++) {
+        const uint32_t a = pairs[i & 1];
+        const uint32_t b = pairs[2 + (i >> 1 & 1)];
+        const uint32_t c = pairs[4 + (i >> 2)];
+        t[2 * i] = a ^ b ^ c;
+        t[2 * i + 1] = bitc_most(a, b, c);
+    }
 }
 
 /* Number of ones in each byte. */
@@ -438,23 +482,31 @@ BITC_KERNEL void conv_sliced_0(
     uint32_t *restrict y,
     const uint32_t *restrict x,
     const uint32_t *restrict w,
-    const uint32_t *restrict limits,
+    const uint16_t *restrict limits,
     const uint32_t *restrict edges,
     const uint8_t *restrict edge_of,
     uint32_t *table,
-    uint32_t *lane) {
+    uint32_t *lane,
+    uint32_t *left) {
+    for (int i = 0; i < 12; i++) {
+        left[i] = 0;
+    }
     for (int seg = 0; seg < 1; seg++) {
         for (int oy = 0; oy < 4; oy++) {
             /* Tables of rows that the last row of outputs had too move to the front. */
             const int first = oy ? 2 : 0;
             if (oy) {
-                for (int i = 0; i < 352; i++) {
-                    table[0 + i] = table[176 + i];
+                for (int s = 0; s < 1; s++) {
+                    for (int i = 0; i < 320; i++) {
+                        table[s * 512 + i] = table[s * 512 + 160 + i];
+                    }
+                    for (int i = 0; i < 8; i++) {
+                        left[s * 12 + i] = left[s * 12 + 4 + i];
+                    }
                 }
             }
             for (int ky = first; ky < 3; ky++) {
                 {
-                    uint32_t *to = table + (0 + ky) * 176;
                     uint32_t valid = 0;
                     for (int i = 0; i < 32; i++) {
                         const int strip = i / 10;
@@ -475,10 +527,23 @@ BITC_KERNEL void conv_sliced_0(
                     for (int block = 0; block < 1; block++) {
                         bitc_transpose(lane + block * 32);
                     }
-                    for (int i = 0; i < 10; i++) {
-                        bitc_patterns(lane[3 * i], lane[3 * i + 1], lane[3 * i + 2], valid, to + 16 * i);
+                    const uint32_t *from = lane;
+                    for (int s = 0; s < 1; s += 1) {
+                        uint32_t *to = table + s * 512 + ky * 160;
+                        for (int i = 0; i < 10; i++, from += 3) {
+                            bitc_patterns(from[0], from[1], from[2], valid, to + 16 * i);
+                        }
+                        uint32_t *pair = left + s * 12 + ky * 4;
+                        for (int i = 0; i < 2; i++, from++) {
+                            pair[2 * i] = from[0] & valid;
+                            pair[2 * i + 1] = ~from[0] & valid;
+                        }
                     }
-                    bitc_patterns(lane[30], lane[31], 0, valid, to + 160);
+                }
+            }
+            for (int s = 0; s < 1; s++) {
+                for (int i = 0; i < 2; i++) {
+                    bitc_rest(left + s * 12 + i * 6, table + s * 512 + 480 + i * 16);
                 }
             }
 
@@ -505,196 +570,181 @@ BITC_KERNEL void conv_sliced_0(
                     uint32_t b6 = 0;
                     uint32_t b7 = 0;
                     uint32_t b8 = 0;
-                    const uint32_t *group = table + 0;
+                    const uint32_t *group = table;
                     for (int column = 0; column < 3; column++) {
                         uint32_t patterns;
-                        for (const uint32_t *end = group + 320; group < end;) {
-                            BITC_HIDE(group);
-                            patterns = *weights++;
+                        {
                             uint32_t s0_0;
                             uint32_t s0_1;
-                            BITC_LOOKUP(group, patterns, 0, s0_0, s0_1);
+                            patterns = *weights++;
+                            BITC_LOOKUP(group, patterns, 0, 0, s0_0, s0_1);
                             uint32_t s1_0;
                             uint32_t s1_1;
-                            BITC_LOOKUP(group, patterns, 1, s1_0, s1_1);
+                            BITC_LOOKUP(group, patterns, 3, 1, s1_0, s1_1);
                             const uint32_t k0 = bitc_full(&p0, s0_0, s1_0);
                             const uint32_t k1 = bitc_full(&p1, s0_1, k0);
                             uint32_t s2_0;
                             uint32_t s2_1;
-                            BITC_LOOKUP(group, patterns, 2, s2_0, s2_1);
+                            BITC_LOOKUP(group, patterns, 6, 2, s2_0, s2_1);
                             const uint32_t k2 = bitc_full(&p1, s1_1, s2_1);
                             const uint32_t k3 = bitc_full(&p2, k1, k2);
                             uint32_t s3_0;
                             uint32_t s3_1;
-                            BITC_LOOKUP(group, patterns, 3, s3_0, s3_1);
+                            BITC_LOOKUP(group, patterns, 9, 3, s3_0, s3_1);
                             const uint32_t k4 = bitc_full(&p0, s2_0, s3_0);
                             const uint32_t k5 = bitc_full(&p1, k4, s3_1);
                             uint32_t s4_0;
                             uint32_t s4_1;
-                            BITC_LOOKUP(group, patterns, 4, s4_0, s4_1);
+                            BITC_LOOKUP(group, patterns, 12, 4, s4_0, s4_1);
                             uint32_t s5_0;
                             uint32_t s5_1;
-                            BITC_LOOKUP(group, patterns, 5, s5_0, s5_1);
+                            BITC_LOOKUP(group, patterns, 15, 5, s5_0, s5_1);
                             const uint32_t k6 = bitc_full(&p0, s4_0, s5_0);
                             const uint32_t k7 = bitc_full(&p1, s4_1, k6);
                             const uint32_t k8 = bitc_full(&p2, k5, k7);
                             const uint32_t k9 = bitc_full(&p3, k3, k8);
                             uint32_t s6_0;
                             uint32_t s6_1;
-                            BITC_LOOKUP(group, patterns, 6, s6_0, s6_1);
+                            BITC_LOOKUP(group, patterns, 18, 6, s6_0, s6_1);
                             const uint32_t k10 = bitc_full(&p1, s5_1, s6_1);
                             uint32_t s7_0;
                             uint32_t s7_1;
-                            BITC_LOOKUP(group, patterns, 7, s7_0, s7_1);
+                            BITC_LOOKUP(group, patterns, 21, 7, s7_0, s7_1);
                             const uint32_t k11 = bitc_full(&p0, s6_0, s7_0);
                             const uint32_t k12 = bitc_full(&p1, k11, s7_1);
                             const uint32_t k13 = bitc_full(&p2, k10, k12);
                             uint32_t s8_0;
                             uint32_t s8_1;
-                            BITC_LOOKUP(group, patterns, 8, s8_0, s8_1);
+                            BITC_LOOKUP(group, patterns, 24, 8, s8_0, s8_1);
                             uint32_t s9_0;
                             uint32_t s9_1;
-                            BITC_LOOKUP(group, patterns, 9, s9_0, s9_1);
+                            BITC_LOOKUP(group, patterns, 27, 9, s9_0, s9_1);
                             const uint32_t k14 = bitc_full(&p0, s8_0, s9_0);
                             const uint32_t k15 = bitc_full(&p1, s8_1, k14);
-                            BITC_NEXT(group);
-                            BITC_HIDE(group);
-                            patterns = *weights++;
                             uint32_t s10_0;
                             uint32_t s10_1;
-                            BITC_LOOKUP(group, patterns, 0, s10_0, s10_1);
+                            uint32_t next10 = *weights++;
+                            BITC_ACROSS(group, patterns, next10, 2, 10, s10_0, s10_1);
+                            patterns = next10;
                             const uint32_t k16 = bitc_full(&p1, s9_1, s10_1);
                             const uint32_t k17 = bitc_full(&p2, k15, k16);
                             const uint32_t k18 = bitc_full(&p3, k13, k17);
                             const uint32_t k19 = bitc_full(&p4, k9, k18);
+                            BITC_NEXT(group, 11);
+                            BITC_HIDE(group);
                             uint32_t s11_0;
                             uint32_t s11_1;
-                            BITC_LOOKUP(group, patterns, 1, s11_0, s11_1);
+                            BITC_LOOKUP(group, patterns, 1, 0, s11_0, s11_1);
                             const uint32_t k20 = bitc_full(&p0, s10_0, s11_0);
                             const uint32_t k21 = bitc_full(&p1, k20, s11_1);
                             uint32_t s12_0;
                             uint32_t s12_1;
-                            BITC_LOOKUP(group, patterns, 2, s12_0, s12_1);
+                            BITC_LOOKUP(group, patterns, 4, 1, s12_0, s12_1);
                             uint32_t s13_0;
                             uint32_t s13_1;
-                            BITC_LOOKUP(group, patterns, 3, s13_0, s13_1);
+                            BITC_LOOKUP(group, patterns, 7, 2, s13_0, s13_1);
                             const uint32_t k22 = bitc_full(&p0, s12_0, s13_0);
                             const uint32_t k23 = bitc_full(&p1, s12_1, k22);
                             const uint32_t k24 = bitc_full(&p2, k21, k23);
                             uint32_t s14_0;
                             uint32_t s14_1;
-                            BITC_LOOKUP(group, patterns, 4, s14_0, s14_1);
+                            BITC_LOOKUP(group, patterns, 10, 3, s14_0, s14_1);
                             const uint32_t k25 = bitc_full(&p1, s13_1, s14_1);
                             uint32_t s15_0;
                             uint32_t s15_1;
-                            BITC_LOOKUP(group, patterns, 5, s15_0, s15_1);
+                            BITC_LOOKUP(group, patterns, 13, 4, s15_0, s15_1);
                             const uint32_t k26 = bitc_full(&p0, s14_0, s15_0);
                             const uint32_t k27 = bitc_full(&p1, k26, s15_1);
                             const uint32_t k28 = bitc_full(&p2, k25, k27);
                             const uint32_t k29 = bitc_full(&p3, k24, k28);
                             uint32_t s16_0;
                             uint32_t s16_1;
-                            BITC_LOOKUP(group, patterns, 6, s16_0, s16_1);
+                            BITC_LOOKUP(group, patterns, 16, 5, s16_0, s16_1);
                             uint32_t s17_0;
                             uint32_t s17_1;
-                            BITC_LOOKUP(group, patterns, 7, s17_0, s17_1);
+                            BITC_LOOKUP(group, patterns, 19, 6, s17_0, s17_1);
                             const uint32_t k30 = bitc_full(&p0, s16_0, s17_0);
                             const uint32_t k31 = bitc_full(&p1, s16_1, k30);
                             uint32_t s18_0;
                             uint32_t s18_1;
-                            BITC_LOOKUP(group, patterns, 8, s18_0, s18_1);
+                            BITC_LOOKUP(group, patterns, 22, 7, s18_0, s18_1);
                             const uint32_t k32 = bitc_full(&p1, s17_1, s18_1);
                             const uint32_t k33 = bitc_full(&p2, k31, k32);
                             uint32_t s19_0;
                             uint32_t s19_1;
-                            BITC_LOOKUP(group, patterns, 9, s19_0, s19_1);
+                            BITC_LOOKUP(group, patterns, 25, 8, s19_0, s19_1);
                             const uint32_t k34 = bitc_full(&p0, s18_0, s19_0);
                             const uint32_t k35 = bitc_full(&p1, k34, s19_1);
-                            const uint32_t k36 = bitc_half(&p2, k35);
-                            const uint32_t k37 = bitc_full(&p3, k33, k36);
-                            const uint32_t k38 = bitc_full(&p4, k29, k37);
-                            const uint32_t k39 = bitc_full(&p5, k19, k38);
-                            const uint32_t k40 = bitc_half(&p6, k39);
-                            const uint32_t k41 = bitc_half(&p7, k40);
-                            p8 ^= k41;
-
-                            BITC_NEXT(group);
-                        }
-                        {
-                            patterns = *weights++;
-                            uint32_t s0_0;
-                            uint32_t s0_1;
-                            BITC_LOOKUP(group, patterns, 0, s0_0, s0_1);
-                            uint32_t s1_0;
-                            uint32_t s1_1;
-                            BITC_LOOKUP(group, patterns, 1, s1_0, s1_1);
-                            const uint32_t k0 = bitc_full(&p0, s0_0, s1_0);
-                            const uint32_t k1 = bitc_full(&p1, s0_1, k0);
-                            uint32_t s2_0;
-                            uint32_t s2_1;
-                            BITC_LOOKUP(group, patterns, 2, s2_0, s2_1);
-                            const uint32_t k2 = bitc_full(&p1, s1_1, s2_1);
-                            const uint32_t k3 = bitc_full(&p2, k1, k2);
-                            uint32_t s3_0;
-                            uint32_t s3_1;
-                            BITC_LOOKUP(group, patterns, 3, s3_0, s3_1);
-                            const uint32_t k4 = bitc_full(&p0, s2_0, s3_0);
-                            const uint32_t k5 = bitc_full(&p1, k4, s3_1);
-                            uint32_t s4_0;
-                            uint32_t s4_1;
-                            BITC_LOOKUP(group, patterns, 4, s4_0, s4_1);
-                            uint32_t s5_0;
-                            uint32_t s5_1;
-                            BITC_LOOKUP(group, patterns, 5, s5_0, s5_1);
-                            const uint32_t k6 = bitc_full(&p0, s4_0, s5_0);
-                            const uint32_t k7 = bitc_full(&p1, s4_1, k6);
-                            const uint32_t k8 = bitc_full(&p2, k5, k7);
-                            const uint32_t k9 = bitc_full(&p3, k3, k8);
-                            uint32_t s6_0;
-                            uint32_t s6_1;
-                            BITC_LOOKUP(group, patterns, 6, s6_0, s6_1);
-                            const uint32_t k10 = bitc_full(&p1, s5_1, s6_1);
-                            uint32_t s7_0;
-                            uint32_t s7_1;
-                            BITC_LOOKUP(group, patterns, 7, s7_0, s7_1);
-                            const uint32_t k11 = bitc_full(&p0, s6_0, s7_0);
-                            const uint32_t k12 = bitc_full(&p1, k11, s7_1);
-                            const uint32_t k13 = bitc_full(&p2, k10, k12);
-                            uint32_t s8_0;
-                            uint32_t s8_1;
-                            BITC_LOOKUP(group, patterns, 8, s8_0, s8_1);
-                            uint32_t s9_0;
-                            uint32_t s9_1;
-                            BITC_LOOKUP(group, patterns, 9, s9_0, s9_1);
-                            const uint32_t k14 = bitc_full(&p0, s8_0, s9_0);
-                            const uint32_t k15 = bitc_full(&p1, s8_1, k14);
-                            BITC_NEXT(group);
+                            uint32_t s20_0;
+                            uint32_t s20_1;
+                            BITC_LOOKUP(group, patterns, 28, 9, s20_0, s20_1);
+                            uint32_t s21_0;
+                            uint32_t s21_1;
+                            uint32_t next21 = *weights++;
+                            BITC_ACROSS(group, patterns, next21, 1, 10, s21_0, s21_1);
+                            patterns = next21;
+                            const uint32_t k36 = bitc_full(&p0, s20_0, s21_0);
+                            const uint32_t k37 = bitc_full(&p1, s20_1, k36);
+                            const uint32_t k38 = bitc_full(&p2, k35, k37);
+                            const uint32_t k39 = bitc_full(&p3, k33, k38);
+                            const uint32_t k40 = bitc_full(&p4, k29, k39);
+                            const uint32_t k41 = bitc_full(&p5, k19, k40);
+                            BITC_NEXT(group, 11);
                             BITC_HIDE(group);
-                            patterns = *weights++;
-                            uint32_t s10_0;
-                            uint32_t s10_1;
-                            BITC_LOOKUP(group, patterns, 0, s10_0, s10_1);
-                            const uint32_t k16 = bitc_full(&p1, s9_1, s10_1);
-                            const uint32_t k17 = bitc_full(&p2, k15, k16);
-                            const uint32_t k18 = bitc_full(&p3, k13, k17);
-                            const uint32_t k19 = bitc_full(&p4, k9, k18);
-                            uint32_t s11_0;
-                            uint32_t s11_1;
-                            BITC_LOOKUP(group, patterns, 1, s11_0, s11_1);
-                            const uint32_t k20 = bitc_full(&p0, s10_0, s11_0);
-                            const uint32_t k21 = bitc_full(&p1, k20, s11_1);
-                            uint32_t s12_0;
-                            uint32_t s12_1;
-                            BITC_LOOKUP(group, patterns, 2, s12_0, s12_1);
-                            const uint32_t k22 = bitc_half(&p0, s12_0);
-                            const uint32_t k23 = bitc_full(&p1, s12_1, k22);
-                            const uint32_t k24 = bitc_full(&p2, k21, k23);
-                            const uint32_t k25 = bitc_half(&p3, k24);
-                            const uint32_t k26 = bitc_half(&p4, k25);
-                            const uint32_t k27 = bitc_full(&p5, k19, k26);
-                            const uint32_t k28 = bitc_half(&p6, k27);
-                            const uint32_t k29 = bitc_half(&p7, k28);
-                            p8 ^= k29;
+                            uint32_t s22_0;
+                            uint32_t s22_1;
+                            BITC_LOOKUP(group, patterns, 2, 0, s22_0, s22_1);
+                            const uint32_t k42 = bitc_full(&p1, s21_1, s22_1);
+                            uint32_t s23_0;
+                            uint32_t s23_1;
+                            BITC_LOOKUP(group, patterns, 5, 1, s23_0, s23_1);
+                            const uint32_t k43 = bitc_full(&p0, s22_0, s23_0);
+                            const uint32_t k44 = bitc_full(&p1, k43, s23_1);
+                            const uint32_t k45 = bitc_full(&p2, k42, k44);
+                            uint32_t s24_0;
+                            uint32_t s24_1;
+                            BITC_LOOKUP(group, patterns, 8, 2, s24_0, s24_1);
+                            uint32_t s25_0;
+                            uint32_t s25_1;
+                            BITC_LOOKUP(group, patterns, 11, 3, s25_0, s25_1);
+                            const uint32_t k46 = bitc_full(&p0, s24_0, s25_0);
+                            const uint32_t k47 = bitc_full(&p1, s24_1, k46);
+                            uint32_t s26_0;
+                            uint32_t s26_1;
+                            BITC_LOOKUP(group, patterns, 14, 4, s26_0, s26_1);
+                            const uint32_t k48 = bitc_full(&p1, s25_1, s26_1);
+                            const uint32_t k49 = bitc_full(&p2, k47, k48);
+                            const uint32_t k50 = bitc_full(&p3, k45, k49);
+                            uint32_t s27_0;
+                            uint32_t s27_1;
+                            BITC_LOOKUP(group, patterns, 17, 5, s27_0, s27_1);
+                            const uint32_t k51 = bitc_full(&p0, s26_0, s27_0);
+                            const uint32_t k52 = bitc_full(&p1, k51, s27_1);
+                            uint32_t s28_0;
+                            uint32_t s28_1;
+                            BITC_LOOKUP(group, patterns, 20, 6, s28_0, s28_1);
+                            uint32_t s29_0;
+                            uint32_t s29_1;
+                            BITC_LOOKUP(group, patterns, 23, 7, s29_0, s29_1);
+                            const uint32_t k53 = bitc_full(&p0, s28_0, s29_0);
+                            const uint32_t k54 = bitc_full(&p1, s28_1, k53);
+                            const uint32_t k55 = bitc_full(&p2, k52, k54);
+                            uint32_t s30_0;
+                            uint32_t s30_1;
+                            BITC_LOOKUP(group, patterns, 26, 8, s30_0, s30_1);
+                            const uint32_t k56 = bitc_full(&p1, s29_1, s30_1);
+                            uint32_t s31_0;
+                            uint32_t s31_1;
+                            BITC_LOOKUP(group, patterns, 29, 9, s31_0, s31_1);
+                            const uint32_t k57 = bitc_full(&p0, s30_0, s31_0);
+                            const uint32_t k58 = bitc_full(&p1, k57, s31_1);
+                            const uint32_t k59 = bitc_full(&p2, k56, k58);
+                            const uint32_t k60 = bitc_full(&p3, k55, k59);
+                            const uint32_t k61 = bitc_full(&p4, k50, k60);
+                            const uint32_t k62 = bitc_half(&p5, k61);
+                            const uint32_t k63 = bitc_full(&p6, k41, k62);
+                            const uint32_t k64 = bitc_half(&p7, k63);
+                            p8 ^= k64;
                         }
                         if (column == 0) {
                             p0 = (p0 << 1 & 1072692222u) | edge[9];
@@ -706,7 +756,7 @@ BITC_KERNEL void conv_sliced_0(
                             p6 = (p6 << 1 & 1072692222u) | edge[15];
                             p7 = (p7 << 1 & 1072692222u) | edge[16];
                             p8 = (p8 << 1 & 1072692222u) | edge[17];
-                            group = table + 0;
+                            group = table;
                         } else if (column == 1) {
                             b0 = p0;
                             p0 = 0;
@@ -726,7 +776,7 @@ BITC_KERNEL void conv_sliced_0(
                             p7 = 0;
                             b8 = p8;
                             p8 = 0;
-                            group = table + 0;
+                            group = table;
                         } else {
                             p0 = p0 >> 1 & 536346111u;
                             p1 = p1 >> 1 & 536346111u;
@@ -739,6 +789,7 @@ BITC_KERNEL void conv_sliced_0(
                             p8 = p8 >> 1 & 536346111u;
                         }
                     }
+
                     const uint32_t limit = limits[block * 32 + o];
                     uint32_t low = 0;
                     uint32_t carry = 0;
@@ -806,7 +857,7 @@ BITC_KERNEL void conv_sliced_1(
     uint32_t *restrict y,
     const uint32_t *restrict x,
     const uint32_t *restrict w,
-    const uint32_t *restrict limits,
+    const uint16_t *restrict limits,
     const uint32_t *restrict edges,
     const uint8_t *restrict edge_of,
     uint32_t *table,
@@ -816,13 +867,14 @@ BITC_KERNEL void conv_sliced_1(
             /* Tables of rows that the last row of outputs had too move to the front. */
             const int first = oy ? 2 : 0;
             if (oy) {
-                for (int i = 0; i < 352; i++) {
-                    table[0 + i] = table[176 + i];
+                for (int s = 0; s < 1; s++) {
+                    for (int i = 0; i < 352; i++) {
+                        table[s * 528 + i] = table[s * 528 + 176 + i];
+                    }
                 }
             }
             for (int ky = first; ky < 3; ky++) {
                 {
-                    uint32_t *to = table + (0 + ky) * 176;
                     uint32_t valid = 0;
                     for (int i = 0; i < 32; i++) {
                         const int strip = i / 5;
@@ -843,14 +895,19 @@ BITC_KERNEL void conv_sliced_1(
                     for (int block = 0; block < 2; block++) {
                         bitc_transpose(lane + block * 32);
                     }
-                    for (int i = 0; i < 11; i++) {
-                        bitc_patterns(lane[3 * i], lane[3 * i + 1], lane[3 * i + 2], valid, to + 16 * i);
+                    const uint32_t *from = lane;
+                    for (int s = 0; s < 1; s += 1) {
+                        uint32_t *to = table + s * 528 + ky * 176;
+                        for (int i = 0; i < 11; i++, from += 3) {
+                            bitc_patterns(from[0], from[1], from[2], valid, to + 16 * i);
+                        }
                     }
                 }
             }
 
             const uint32_t *edge = edges + 19 * edge_of[seg * 1 + oy];
             const uint32_t *weights = w;
+            uint32_t at = 0;
             for (int block = 0; block < 2; block++) {
                 const int count = 64 - block * 32 < 32 ? 64 - block * 32 : 32;
                 for (int o = 0; o < count; o++) {
@@ -872,196 +929,193 @@ BITC_KERNEL void conv_sliced_1(
                     uint32_t b6 = 0;
                     uint32_t b7 = 0;
                     uint32_t b8 = 0;
-                    const uint32_t *group = table + 0;
+                    const uint32_t *group = table;
                     for (int column = 0; column < 3; column++) {
                         uint32_t patterns;
-                        for (const uint32_t *end = group + 320; group < end;) {
-                            BITC_HIDE(group);
-                            patterns = *weights++;
+                        {
                             uint32_t s0_0;
                             uint32_t s0_1;
-                            BITC_LOOKUP(group, patterns, 0, s0_0, s0_1);
+                            patterns = *weights++;
+                            BITC_LOOKUP(group, patterns, 0, 0, s0_0, s0_1);
                             uint32_t s1_0;
                             uint32_t s1_1;
-                            BITC_LOOKUP(group, patterns, 1, s1_0, s1_1);
+                            BITC_LOOKUP(group, patterns, 3, 1, s1_0, s1_1);
                             const uint32_t k0 = bitc_full(&p0, s0_0, s1_0);
                             const uint32_t k1 = bitc_full(&p1, s0_1, k0);
                             uint32_t s2_0;
                             uint32_t s2_1;
-                            BITC_LOOKUP(group, patterns, 2, s2_0, s2_1);
+                            BITC_LOOKUP(group, patterns, 6, 2, s2_0, s2_1);
                             const uint32_t k2 = bitc_full(&p1, s1_1, s2_1);
                             const uint32_t k3 = bitc_full(&p2, k1, k2);
                             uint32_t s3_0;
                             uint32_t s3_1;
-                            BITC_LOOKUP(group, patterns, 3, s3_0, s3_1);
+                            BITC_LOOKUP(group, patterns, 9, 3, s3_0, s3_1);
                             const uint32_t k4 = bitc_full(&p0, s2_0, s3_0);
                             const uint32_t k5 = bitc_full(&p1, k4, s3_1);
                             uint32_t s4_0;
                             uint32_t s4_1;
-                            BITC_LOOKUP(group, patterns, 4, s4_0, s4_1);
+                            BITC_LOOKUP(group, patterns, 12, 4, s4_0, s4_1);
                             uint32_t s5_0;
                             uint32_t s5_1;
-                            BITC_LOOKUP(group, patterns, 5, s5_0, s5_1);
+                            BITC_LOOKUP(group, patterns, 15, 5, s5_0, s5_1);
                             const uint32_t k6 = bitc_full(&p0, s4_0, s5_0);
                             const uint32_t k7 = bitc_full(&p1, s4_1, k6);
                             const uint32_t k8 = bitc_full(&p2, k5, k7);
                             const uint32_t k9 = bitc_full(&p3, k3, k8);
                             uint32_t s6_0;
                             uint32_t s6_1;
-                            BITC_LOOKUP(group, patterns, 6, s6_0, s6_1);
+                            BITC_LOOKUP(group, patterns, 18, 6, s6_0, s6_1);
                             const uint32_t k10 = bitc_full(&p1, s5_1, s6_1);
                             uint32_t s7_0;
                             uint32_t s7_1;
-                            BITC_LOOKUP(group, patterns, 7, s7_0, s7_1);
+                            BITC_LOOKUP(group, patterns, 21, 7, s7_0, s7_1);
                             const uint32_t k11 = bitc_full(&p0, s6_0, s7_0);
                             const uint32_t k12 = bitc_full(&p1, k11, s7_1);
                             const uint32_t k13 = bitc_full(&p2, k10, k12);
                             uint32_t s8_0;
                             uint32_t s8_1;
-                            BITC_LOOKUP(group, patterns, 8, s8_0, s8_1);
+                            BITC_LOOKUP(group, patterns, 24, 8, s8_0, s8_1);
                             uint32_t s9_0;
                             uint32_t s9_1;
-                            BITC_LOOKUP(group, patterns, 9, s9_0, s9_1);
+                            BITC_LOOKUP(group, patterns, 27, 9, s9_0, s9_1);
                             const uint32_t k14 = bitc_full(&p0, s8_0, s9_0);
                             const uint32_t k15 = bitc_full(&p1, s8_1, k14);
-                            BITC_NEXT(group);
-                            BITC_HIDE(group);
-                            patterns = *weights++;
                             uint32_t s10_0;
                             uint32_t s10_1;
-                            BITC_LOOKUP(group, patterns, 0, s10_0, s10_1);
+                            uint32_t next10 = *weights++;
+                            BITC_ACROSS(group, patterns, next10, 2, 10, s10_0, s10_1);
+                            patterns = next10;
                             const uint32_t k16 = bitc_full(&p1, s9_1, s10_1);
                             const uint32_t k17 = bitc_full(&p2, k15, k16);
                             const uint32_t k18 = bitc_full(&p3, k13, k17);
                             const uint32_t k19 = bitc_full(&p4, k9, k18);
+                            BITC_NEXT(group, 11);
+                            BITC_HIDE(group);
                             uint32_t s11_0;
                             uint32_t s11_1;
-                            BITC_LOOKUP(group, patterns, 1, s11_0, s11_1);
+                            BITC_LOOKUP(group, patterns, 1, 0, s11_0, s11_1);
                             const uint32_t k20 = bitc_full(&p0, s10_0, s11_0);
                             const uint32_t k21 = bitc_full(&p1, k20, s11_1);
                             uint32_t s12_0;
                             uint32_t s12_1;
-                            BITC_LOOKUP(group, patterns, 2, s12_0, s12_1);
+                            BITC_LOOKUP(group, patterns, 4, 1, s12_0, s12_1);
                             uint32_t s13_0;
                             uint32_t s13_1;
-                            BITC_LOOKUP(group, patterns, 3, s13_0, s13_1);
+                            BITC_LOOKUP(group, patterns, 7, 2, s13_0, s13_1);
                             const uint32_t k22 = bitc_full(&p0, s12_0, s13_0);
                             const uint32_t k23 = bitc_full(&p1, s12_1, k22);
                             const uint32_t k24 = bitc_full(&p2, k21, k23);
                             uint32_t s14_0;
                             uint32_t s14_1;
-                            BITC_LOOKUP(group, patterns, 4, s14_0, s14_1);
+                            BITC_LOOKUP(group, patterns, 10, 3, s14_0, s14_1);
                             const uint32_t k25 = bitc_full(&p1, s13_1, s14_1);
                             uint32_t s15_0;
                             uint32_t s15_1;
-                            BITC_LOOKUP(group, patterns, 5, s15_0, s15_1);
+                            BITC_LOOKUP(group, patterns, 13, 4, s15_0, s15_1);
                             const uint32_t k26 = bitc_full(&p0, s14_0, s15_0);
                             const uint32_t k27 = bitc_full(&p1, k26, s15_1);
                             const uint32_t k28 = bitc_full(&p2, k25, k27);
                             const uint32_t k29 = bitc_full(&p3, k24, k28);
                             uint32_t s16_0;
                             uint32_t s16_1;
-                            BITC_LOOKUP(group, patterns, 6, s16_0, s16_1);
+                            BITC_LOOKUP(group, patterns, 16, 5, s16_0, s16_1);
                             uint32_t s17_0;
                             uint32_t s17_1;
-                            BITC_LOOKUP(group, patterns, 7, s17_0, s17_1);
+                            BITC_LOOKUP(group, patterns, 19, 6, s17_0, s17_1);
                             const uint32_t k30 = bitc_full(&p0, s16_0, s17_0);
                             const uint32_t k31 = bitc_full(&p1, s16_1, k30);
                             uint32_t s18_0;
                             uint32_t s18_1;
-                            BITC_LOOKUP(group, patterns, 8, s18_0, s18_1);
+                            BITC_LOOKUP(group, patterns, 22, 7, s18_0, s18_1);
                             const uint32_t k32 = bitc_full(&p1, s17_1, s18_1);
                             const uint32_t k33 = bitc_full(&p2, k31, k32);
                             uint32_t s19_0;
                             uint32_t s19_1;
-                            BITC_LOOKUP(group, patterns, 9, s19_0, s19_1);
+                            BITC_LOOKUP(group, patterns, 25, 8, s19_0, s19_1);
                             const uint32_t k34 = bitc_full(&p0, s18_0, s19_0);
                             const uint32_t k35 = bitc_full(&p1, k34, s19_1);
-                            const uint32_t k36 = bitc_half(&p2, k35);
-                            const uint32_t k37 = bitc_full(&p3, k33, k36);
-                            const uint32_t k38 = bitc_full(&p4, k29, k37);
-                            const uint32_t k39 = bitc_full(&p5, k19, k38);
-                            const uint32_t k40 = bitc_half(&p6, k39);
-                            const uint32_t k41 = bitc_half(&p7, k40);
-                            p8 ^= k41;
-
-                            BITC_NEXT(group);
-                        }
-                        {
-                            patterns = *weights++;
-                            uint32_t s0_0;
-                            uint32_t s0_1;
-                            BITC_LOOKUP(group, patterns, 0, s0_0, s0_1);
-                            uint32_t s1_0;
-                            uint32_t s1_1;
-                            BITC_LOOKUP(group, patterns, 1, s1_0, s1_1);
-                            const uint32_t k0 = bitc_full(&p0, s0_0, s1_0);
-                            const uint32_t k1 = bitc_full(&p1, s0_1, k0);
-                            uint32_t s2_0;
-                            uint32_t s2_1;
-                            BITC_LOOKUP(group, patterns, 2, s2_0, s2_1);
-                            const uint32_t k2 = bitc_full(&p1, s1_1, s2_1);
-                            const uint32_t k3 = bitc_full(&p2, k1, k2);
-                            uint32_t s3_0;
-                            uint32_t s3_1;
-                            BITC_LOOKUP(group, patterns, 3, s3_0, s3_1);
-                            const uint32_t k4 = bitc_full(&p0, s2_0, s3_0);
-                            const uint32_t k5 = bitc_full(&p1, k4, s3_1);
-                            uint32_t s4_0;
-                            uint32_t s4_1;
-                            BITC_LOOKUP(group, patterns, 4, s4_0, s4_1);
-                            uint32_t s5_0;
-                            uint32_t s5_1;
-                            BITC_LOOKUP(group, patterns, 5, s5_0, s5_1);
-                            const uint32_t k6 = bitc_full(&p0, s4_0, s5_0);
-                            const uint32_t k7 = bitc_full(&p1, s4_1, k6);
-                            const uint32_t k8 = bitc_full(&p2, k5, k7);
-                            const uint32_t k9 = bitc_full(&p3, k3, k8);
-                            uint32_t s6_0;
-                            uint32_t s6_1;
-                            BITC_LOOKUP(group, patterns, 6, s6_0, s6_1);
-                            const uint32_t k10 = bitc_full(&p1, s5_1, s6_1);
-                            uint32_t s7_0;
-                            uint32_t s7_1;
-                            BITC_LOOKUP(group, patterns, 7, s7_0, s7_1);
-                            const uint32_t k11 = bitc_full(&p0, s6_0, s7_0);
-                            const uint32_t k12 = bitc_full(&p1, k11, s7_1);
-                            const uint32_t k13 = bitc_full(&p2, k10, k12);
-                            uint32_t s8_0;
-                            uint32_t s8_1;
-                            BITC_LOOKUP(group, patterns, 8, s8_0, s8_1);
-                            uint32_t s9_0;
-                            uint32_t s9_1;
-                            BITC_LOOKUP(group, patterns, 9, s9_0, s9_1);
-                            const uint32_t k14 = bitc_full(&p0, s8_0, s9_0);
-                            const uint32_t k15 = bitc_full(&p1, s8_1, k14);
-                            BITC_NEXT(group);
+                            uint32_t s20_0;
+                            uint32_t s20_1;
+                            BITC_LOOKUP(group, patterns, 28, 9, s20_0, s20_1);
+                            uint32_t s21_0;
+                            uint32_t s21_1;
+                            uint32_t next21 = *weights++;
+                            BITC_ACROSS(group, patterns, next21, 1, 10, s21_0, s21_1);
+                            patterns = next21;
+                            const uint32_t k36 = bitc_full(&p0, s20_0, s21_0);
+                            const uint32_t k37 = bitc_full(&p1, s20_1, k36);
+                            const uint32_t k38 = bitc_full(&p2, k35, k37);
+                            const uint32_t k39 = bitc_full(&p3, k33, k38);
+                            const uint32_t k40 = bitc_full(&p4, k29, k39);
+                            const uint32_t k41 = bitc_full(&p5, k19, k40);
+                            BITC_NEXT(group, 11);
                             BITC_HIDE(group);
-                            patterns = *weights++;
-                            uint32_t s10_0;
-                            uint32_t s10_1;
-                            BITC_LOOKUP(group, patterns, 0, s10_0, s10_1);
-                            const uint32_t k16 = bitc_full(&p1, s9_1, s10_1);
-                            const uint32_t k17 = bitc_full(&p2, k15, k16);
-                            const uint32_t k18 = bitc_full(&p3, k13, k17);
-                            const uint32_t k19 = bitc_full(&p4, k9, k18);
-                            uint32_t s11_0;
-                            uint32_t s11_1;
-                            BITC_LOOKUP(group, patterns, 1, s11_0, s11_1);
-                            const uint32_t k20 = bitc_full(&p0, s10_0, s11_0);
-                            const uint32_t k21 = bitc_full(&p1, k20, s11_1);
-                            uint32_t s12_0;
-                            uint32_t s12_1;
-                            BITC_LOOKUP(group, patterns, 2, s12_0, s12_1);
-                            const uint32_t k22 = bitc_half(&p0, s12_0);
-                            const uint32_t k23 = bitc_full(&p1, s12_1, k22);
-                            const uint32_t k24 = bitc_full(&p2, k21, k23);
-                            const uint32_t k25 = bitc_half(&p3, k24);
-                            const uint32_t k26 = bitc_half(&p4, k25);
-                            const uint32_t k27 = bitc_full(&p5, k19, k26);
-                            const uint32_t k28 = bitc_half(&p6, k27);
-                            const uint32_t k29 = bitc_half(&p7, k28);
-                            p8 ^= k29;
+                            uint32_t s22_0;
+                            uint32_t s22_1;
+                            BITC_LOOKUP(group, patterns, 2, 0, s22_0, s22_1);
+                            const uint32_t k42 = bitc_full(&p1, s21_1, s22_1);
+                            uint32_t s23_0;
+                            uint32_t s23_1;
+                            BITC_LOOKUP(group, patterns, 5, 1, s23_0, s23_1);
+                            const uint32_t k43 = bitc_full(&p0, s22_0, s23_0);
+                            const uint32_t k44 = bitc_full(&p1, k43, s23_1);
+                            const uint32_t k45 = bitc_full(&p2, k42, k44);
+                            uint32_t s24_0;
+                            uint32_t s24_1;
+                            BITC_LOOKUP(group, patterns, 8, 2, s24_0, s24_1);
+                            uint32_t s25_0;
+                            uint32_t s25_1;
+                            BITC_LOOKUP(group, patterns, 11, 3, s25_0, s25_1);
+                            const uint32_t k46 = bitc_full(&p0, s24_0, s25_0);
+                            const uint32_t k47 = bitc_full(&p1, s24_1, k46);
+                            uint32_t s26_0;
+                            uint32_t s26_1;
+                            BITC_LOOKUP(group, patterns, 14, 4, s26_0, s26_1);
+                            const uint32_t k48 = bitc_full(&p1, s25_1, s26_1);
+                            const uint32_t k49 = bitc_full(&p2, k47, k48);
+                            const uint32_t k50 = bitc_full(&p3, k45, k49);
+                            uint32_t s27_0;
+                            uint32_t s27_1;
+                            BITC_LOOKUP(group, patterns, 17, 5, s27_0, s27_1);
+                            const uint32_t k51 = bitc_full(&p0, s26_0, s27_0);
+                            const uint32_t k52 = bitc_full(&p1, k51, s27_1);
+                            uint32_t s28_0;
+                            uint32_t s28_1;
+                            BITC_LOOKUP(group, patterns, 20, 6, s28_0, s28_1);
+                            uint32_t s29_0;
+                            uint32_t s29_1;
+                            BITC_LOOKUP(group, patterns, 23, 7, s29_0, s29_1);
+                            const uint32_t k53 = bitc_full(&p0, s28_0, s29_0);
+                            const uint32_t k54 = bitc_full(&p1, s28_1, k53);
+                            const uint32_t k55 = bitc_full(&p2, k52, k54);
+                            uint32_t s30_0;
+                            uint32_t s30_1;
+                            BITC_LOOKUP(group, patterns, 26, 8, s30_0, s30_1);
+                            const uint32_t k56 = bitc_full(&p1, s29_1, s30_1);
+                            uint32_t s31_0;
+                            uint32_t s31_1;
+                            BITC_LOOKUP(group, patterns, 29, 9, s31_0, s31_1);
+                            const uint32_t k57 = bitc_full(&p0, s30_0, s31_0);
+                            const uint32_t k58 = bitc_full(&p1, k57, s31_1);
+                            const uint32_t k59 = bitc_full(&p2, k56, k58);
+                            const uint32_t k60 = bitc_full(&p3, k55, k59);
+                            const uint32_t k61 = bitc_full(&p4, k50, k60);
+                            BITC_NEXT(group, 10);
+                            BITC_HIDE(group);
+                            uint32_t s32_0;
+                            uint32_t s32_1;
+                            patterns = bitc_stream(w + 576, at);
+                            BITC_LOOKUP(group, patterns, 0, 0, s32_0, s32_1);
+                            at += 3;
+                            const uint32_t k62 = bitc_half(&p0, s32_0);
+                            const uint32_t k63 = bitc_full(&p1, s32_1, k62);
+                            const uint32_t k64 = bitc_half(&p2, k63);
+                            const uint32_t k65 = bitc_half(&p3, k64);
+                            const uint32_t k66 = bitc_half(&p4, k65);
+                            const uint32_t k67 = bitc_full(&p5, k61, k66);
+                            const uint32_t k68 = bitc_full(&p6, k41, k67);
+                            const uint32_t k69 = bitc_half(&p7, k68);
+                            p8 ^= k69;
                         }
                         if (column == 0) {
                             p0 = (p0 << 1 & 32472030u) | edge[9];
@@ -1073,7 +1127,7 @@ BITC_KERNEL void conv_sliced_1(
                             p6 = (p6 << 1 & 32472030u) | edge[15];
                             p7 = (p7 << 1 & 32472030u) | edge[16];
                             p8 = (p8 << 1 & 32472030u) | edge[17];
-                            group = table + 0;
+                            group = table;
                         } else if (column == 1) {
                             b0 = p0;
                             p0 = 0;
@@ -1093,7 +1147,7 @@ BITC_KERNEL void conv_sliced_1(
                             p7 = 0;
                             b8 = p8;
                             p8 = 0;
-                            group = table + 0;
+                            group = table;
                         } else {
                             p0 = p0 >> 1 & 16236015u;
                             p1 = p1 >> 1 & 16236015u;
@@ -1106,8 +1160,9 @@ BITC_KERNEL void conv_sliced_1(
                             p8 = p8 >> 1 & 16236015u;
                         }
                     }
+
                     const uint32_t limit = limits[block * 32 + o];
-                    uint32_t low = edge[18] & bitc_spread(limit, 31);
+                    uint32_t low = edge[18] & bitc_spread(limit, 15);
                     uint32_t carry = 0;
                     carry = bitc_full(&p0, b0, carry);
                     low = bitc_most(p0, low, bitc_spread(limit, 0));
@@ -1328,19 +1383,19 @@ static void run_layers(unsigned char *mem, const cnn_input_t *in, cnn_output_t *
     (void)in;
 
     /* 0: Conv2D Conv_0; float32[1x10x10x3] -> bit1[1x10x10x32] packed32 -2*q+1; conv_dense; 86400 float MACs; 236 bytes of constants */
-    conv_dense_0((uint32_t *)(void *)(mem + 2912), in->image, cnn_conv2d_w, cnn_conv2d_t);
-    LAYER_DONE(0, (uint32_t *)(void *)(mem + 2912), 400ul);
+    conv_dense_0((uint32_t *)(void *)(mem + 2848), in->image, cnn_conv2d_w, cnn_conv2d_t);
+    LAYER_DONE(0, (uint32_t *)(void *)(mem + 2848), 400ul);
 
-    /* 1: Conv2D Conv_1; bit1[1x10x10x32] packed32 -2*q+1 -> bit1[1x10x10x33] packed32 -2*q+1; conv_sliced; 950400 binary MACs; 1716 bytes of constants */
-    conv_sliced_0((uint32_t *)(void *)(mem + 2112), (const uint32_t *)(void *)(mem + 2912), cnn_conv2d_1_w, cnn_conv2d_1_limits, cnn_conv2d_1_edges, cnn_conv2d_1_edge_of, (uint32_t *)(void *)(mem), (uint32_t *)(void *)(mem + 3312));
-    LAYER_DONE(1, (uint32_t *)(void *)(mem + 2112), 800ul);
+    /* 1: Conv2D Conv_1; bit1[1x10x10x32] packed32 -2*q+1 -> bit1[1x10x10x33] packed32 -2*q+1; conv_sliced; 950400 binary MACs; 1254 bytes of constants */
+    conv_sliced_0((uint32_t *)(void *)(mem + 2048), (const uint32_t *)(void *)(mem + 2848), cnn_conv2d_1_w, cnn_conv2d_1_limits, cnn_conv2d_1_edges, cnn_conv2d_1_edge_of, (uint32_t *)(void *)(mem), (uint32_t *)(void *)(mem + 3248), (uint32_t *)(void *)(mem + 3376));
+    LAYER_DONE(1, (uint32_t *)(void *)(mem + 2048), 800ul);
 
     /* 2: MaxPool Pool; bit1[1x10x10x33] packed32 -2*q+1 -> bit1[1x5x5x33] packed32 -2*q+1; max_pool */
-    max_pool_0((uint32_t *)(void *)(mem + 2912), (const uint32_t *)(void *)(mem + 2112));
-    LAYER_DONE(2, (uint32_t *)(void *)(mem + 2912), 200ul);
+    max_pool_0((uint32_t *)(void *)(mem + 2848), (const uint32_t *)(void *)(mem + 2048));
+    LAYER_DONE(2, (uint32_t *)(void *)(mem + 2848), 200ul);
 
-    /* 3: Conv2D Conv_3; bit1[1x5x5x33] packed32 -2*q+1 -> bit1[1x5x5x64] packed32 -2*q+1; conv_sliced; 475200 binary MACs; 3328 bytes of constants */
-    conv_sliced_1((uint32_t *)(void *)(mem + 2368), (const uint32_t *)(void *)(mem + 2912), cnn_conv2d_2_w, cnn_conv2d_2_limits, cnn_conv2d_2_edges, cnn_conv2d_2_edge_of, (uint32_t *)(void *)(mem), (uint32_t *)(void *)(mem + 2112));
+    /* 3: Conv2D Conv_3; bit1[1x5x5x33] packed32 -2*q+1 -> bit1[1x5x5x64] packed32 -2*q+1; conv_sliced; 475200 binary MACs; 2508 bytes of constants */
+    conv_sliced_1((uint32_t *)(void *)(mem + 2368), (const uint32_t *)(void *)(mem + 2848), cnn_conv2d_2_w, cnn_conv2d_2_limits, cnn_conv2d_2_edges, cnn_conv2d_2_edge_of, (uint32_t *)(void *)(mem), (uint32_t *)(void *)(mem + 2112));
     LAYER_DONE(3, (uint32_t *)(void *)(mem + 2368), 200ul);
 
     /* 4: Conv2D Conv_4; bit1[1x5x5x64] packed32 -2*q+1 -> tern[1x4x4x64] packed32 1*q+0; conv_bits; 262144 binary MACs; 2304 bytes of constants */
@@ -1422,67 +1477,53 @@ CNN_WEIGHTS_ATTR const float cnn_conv2d_t[32] = {
     0.875f, 0.125f, -0.75f, -0.875f, -0.5f, 0.25f, -1.0f, -0.25f
 };
 
-extern const uint32_t cnn_conv2d_1_w[396];
-CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_1_w[396] = {
-    0x21D29BDBu, 0x303D0DB9u, 0x30AF96D9u, 0x00000042u, 0x04281B51u, 0x22D56E39u, 0x135A0646u, 0x000000A2u,
-    0x26F946C4u, 0x3755D98Bu, 0x295CD08Du, 0x000000F4u, 0x0A5DE1C5u, 0x3FE57C83u, 0x0824C25Fu, 0x00000094u,
-    0x3177B978u, 0x2EADD930u, 0x3CD4DD19u, 0x0000005Cu, 0x2D2A0958u, 0x30E94631u, 0x246E33C0u, 0x0000004Eu,
-    0x209CEC28u, 0x02A224E8u, 0x0F4B4D5Du, 0x0000000Fu, 0x195ABD67u, 0x1BF27AEAu, 0x2B6B04D3u, 0x0000006Eu,
-    0x0FF12E35u, 0x0C2985D1u, 0x28792B1Fu, 0x0000009Eu, 0x3EB6AEF0u, 0x37FBD4EAu, 0x12C3C64Fu, 0x00000067u,
-    0x37E7D3D6u, 0x13B57909u, 0x2A8DF34Cu, 0x000000C8u, 0x23FC1F6Au, 0x33651CA1u, 0x38BEFB5Du, 0x000000BDu,
-    0x2D6A3CDAu, 0x0548CBE9u, 0x15A9A98Bu, 0x00000030u, 0x2AAA4FDDu, 0x38946CD1u, 0x0A39F446u, 0x0000006Fu,
-    0x11D3217Au, 0x37473F79u, 0x3ECB89D6u, 0x000000A1u, 0x043AD862u, 0x2AE889C1u, 0x16CEBCC6u, 0x0000004Cu,
-    0x3F09967Eu, 0x18A570FAu, 0x0679EDCFu, 0x00000026u, 0x21E4108Bu, 0x137B40C0u, 0x2543481Fu, 0x00000012u,
-    0x0A27553Du, 0x1E965A91u, 0x1605D1DDu, 0x00000024u, 0x3BFBF971u, 0x3C0BF891u, 0x1365CE18u, 0x0000004Bu,
-    0x2EC2216Bu, 0x039609BBu, 0x0B893252u, 0x00000053u, 0x29BE2AE9u, 0x205F1A70u, 0x2BE174D5u, 0x00000038u,
-    0x26FF46A4u, 0x2B1ADD81u, 0x3E314BDEu, 0x00000083u, 0x2266CEF5u, 0x0E46DD3Bu, 0x0A166A92u, 0x0000005Bu,
-    0x162D2D0Eu, 0x25CAFE01u, 0x09995AC0u, 0x000000BAu, 0x1A2E68D6u, 0x054FB1D2u, 0x2CE7CD43u, 0x00000060u,
-    0x14E38F06u, 0x28FCD9FAu, 0x03012C58u, 0x000000ACu, 0x37B6935Eu, 0x12997F7Bu, 0x3895C5D9u, 0x0000005Cu,
-    0x168167F2u, 0x113FCB5Bu, 0x0379D919u, 0x00000043u, 0x0099050Au, 0x345FFEFBu, 0x1C24A69Bu, 0x000000E6u,
-    0x2AAC1050u, 0x32CBB672u, 0x3C98EA4Au, 0x000000EAu, 0x12F8D401u, 0x2C82699Bu, 0x22B66698u, 0x0000008Fu,
-    0x27026784u, 0x0834A033u, 0x1B0E438Fu, 0x000000B7u, 0x35E2D6B9u, 0x382B4BB8u, 0x0364004Fu, 0x00000041u,
-    0x1F28100Fu, 0x263454F8u, 0x0FF17056u, 0x0000009Bu, 0x30EDA438u, 0x0CF21A10u, 0x0C070D1Du, 0x0000002Du,
-    0x2A613D9Au, 0x11E258C1u, 0x3F552856u, 0x00000069u, 0x239D121Fu, 0x2143004Bu, 0x1C619915u, 0x0000002Fu,
-    0x0A5C9940u, 0x3798602Bu, 0x2C396145u, 0x000000A5u, 0x2F3D7E3Du, 0x06583A42u, 0x325A1201u, 0x00000055u,
-    0x03F124F1u, 0x2F2979F0u, 0x1259E604u, 0x00000002u, 0x10544754u, 0x311B611Bu, 0x1B6EBF09u, 0x000000DCu,
-    0x2C83DACEu, 0x3C094CE2u, 0x3A26B19Bu, 0x0000009Bu, 0x122A8EB7u, 0x1FF35480u, 0x3707B6CBu, 0x000000CEu,
-    0x04A18361u, 0x0F54F4BAu, 0x2B67A496u, 0x000000E2u, 0x05EA90C8u, 0x0428C898u, 0x09809554u, 0x000000AFu,
-    0x33255D24u, 0x099B5B31u, 0x2906C81Cu, 0x000000FBu, 0x33CC0C44u, 0x311CC58Au, 0x3FE4DC13u, 0x00000005u,
-    0x1ACC85E3u, 0x0FE00893u, 0x1C27B24Fu, 0x0000007Au, 0x24BC69F7u, 0x3A6F9498u, 0x31E75015u, 0x0000001Au,
-    0x06D56A10u, 0x35508A6Bu, 0x25BDBDD4u, 0x00000047u, 0x397BB2EAu, 0x067B1D52u, 0x28ABA984u, 0x000000C4u,
-    0x2547926Du, 0x302F5D0Bu, 0x039C5D9Eu, 0x00000016u, 0x110C734Du, 0x21EEAF9Au, 0x3E7AF7C6u, 0x00000026u,
-    0x053C8584u, 0x26B418DBu, 0x1ADEA45Bu, 0x000000FBu, 0x353C05D8u, 0x2FD16900u, 0x1F1309C2u, 0x000000FFu,
-    0x3B3C38B2u, 0x135E03C0u, 0x1E2CF6DCu, 0x0000003Bu, 0x38016CB2u, 0x36C87A71u, 0x1F317B90u, 0x000000E5u,
-    0x1FEBF5CBu, 0x169BE4D3u, 0x12EE6650u, 0x00000084u, 0x2A3FD6A6u, 0x36E2E9A8u, 0x0201BCDEu, 0x00000006u,
-    0x096E3B14u, 0x2CC40A3Au, 0x2DBD3757u, 0x0000008Eu, 0x0F57F54Cu, 0x08558F12u, 0x11F928CFu, 0x000000CBu,
-    0x18568CC7u, 0x3909AD39u, 0x21082F45u, 0x000000D7u, 0x19AA8CCEu, 0x0103518Au, 0x0325620Eu, 0x00000084u,
-    0x069158B1u, 0x16C59092u, 0x3EAA915Eu, 0x0000007Du, 0x1657E1E6u, 0x0260AEAAu, 0x3CEB498Du, 0x00000049u,
-    0x1541DF57u, 0x1AA5A2F2u, 0x2F3551D0u, 0x00000004u, 0x2CA93DA1u, 0x30B8E698u, 0x2AFDB58Eu, 0x00000036u,
-    0x162EE560u, 0x192B8378u, 0x30C47781u, 0x000000D4u, 0x2372C067u, 0x1092DECBu, 0x0F6C769Cu, 0x000000CAu,
-    0x0E98D1A1u, 0x2C54A3AAu, 0x09C0D151u, 0x00000073u, 0x31E58D10u, 0x28FE7A91u, 0x09D7F253u, 0x00000081u,
-    0x2C553441u, 0x16E95648u, 0x12BEB35Cu, 0x00000054u, 0x079B486Bu, 0x02D185B3u, 0x2BEC47C9u, 0x0000007Fu,
-    0x310DE26Au, 0x20A18FB0u, 0x2BE2098Du, 0x000000BDu, 0x31FAF4A7u, 0x3A4FC819u, 0x007D4946u, 0x000000A9u,
-    0x2BCF011Au, 0x3A430B1Au, 0x34C0A846u, 0x000000BFu, 0x08068EF4u, 0x15D54BA1u, 0x21B5CB45u, 0x000000FEu,
-    0x1C83092Du, 0x130166B3u, 0x1468CAD4u, 0x00000052u, 0x1A767489u, 0x1D9FF7C1u, 0x18501718u, 0x00000053u,
-    0x28E5EE28u, 0x34699CA0u, 0x07B624D4u, 0x00000026u, 0x0D82FD79u, 0x096E97B8u, 0x3B4C801Bu, 0x000000AFu,
-    0x1C9239DBu, 0x03481722u, 0x077B6400u, 0x0000003Au, 0x051FF3CDu, 0x323BA413u, 0x353988D3u, 0x0000004Bu,
-    0x08D43C26u, 0x24802A22u, 0x23C4F45Cu, 0x000000BCu, 0x2A810759u, 0x325D6E30u, 0x180AE24Du, 0x000000C3u,
-    0x05905041u, 0x3F59022Bu, 0x2DA25E04u, 0x000000ADu, 0x1B375BD7u, 0x22FC5598u, 0x36895E41u, 0x000000A6u,
-    0x25BCA054u, 0x03B0982Bu, 0x3F004FDEu, 0x0000007Cu, 0x3F8C0A73u, 0x3B0ABE40u, 0x1E07761Au, 0x000000B8u,
-    0x264E2C47u, 0x3E807B8Au, 0x3201341Eu, 0x0000008Au, 0x1CB1CB44u, 0x26E6D538u, 0x17692A1Cu, 0x000000B7u,
-    0x1864B584u, 0x3ADE13A3u, 0x39EFC607u, 0x00000019u, 0x1692826Cu, 0x33AEF181u, 0x0BB7D098u, 0x000000E7u,
-    0x325DB3FDu, 0x303A3163u, 0x2F875E4Au, 0x00000014u, 0x180ACEACu, 0x0F52A202u, 0x17663709u, 0x000000DEu,
-    0x2F3F9944u, 0x03FBDA6Au, 0x25D1F0D7u, 0x000000D7u, 0x2D3FFF42u, 0x0B17E899u, 0x15928000u, 0x00000080u,
-    0x0AEBB654u, 0x3C21329Au, 0x20238E9Fu, 0x0000008Du
+extern const uint32_t cnn_conv2d_1_w[297];
+CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_1_w[297] = {
+    0xE1D29BDBu, 0xB381E86Du, 0x742C2BE5u, 0xC4281B51u, 0x9D16AB71u, 0x8624D681u, 0x66F946C4u, 0x2BBAAECCu,
+    0xDF4A5734u, 0x0A5DE1C5u, 0x9FFF2BE4u, 0xBD420930u, 0xB177B978u, 0x43756EC9u, 0x71CF3537u, 0xAD2A0958u,
+    0xF1874A31u, 0x44E91B8Cu, 0x609CEC28u, 0x5A151127u, 0x30F3D2D3u, 0x595ABD67u, 0x36DF93D7u, 0x6AEADAC1u,
+    0x8FF12E35u, 0xCE614C2Eu, 0xB5EA1E4Au, 0x7EB6AEF0u, 0x9FBFDEA7u, 0x5A74B0F1u, 0x77E7D3D6u, 0xD89DABC8u,
+    0xD48AA37Cu, 0x23FC1F6Au, 0xDB9B28E5u, 0xB7DE2FBEu, 0x6D6A3CDAu, 0x662A465Fu, 0x17056A6Au, 0xAAAA4FDDu,
+    0x1DC4A366u, 0x46F28E7Du, 0xD1D3217Au, 0x7DBA39FBu, 0xA61FB2E2u, 0x043AD862u, 0x3D57444Eu, 0x44C5B3AFu,
+    0xFF09967Eu, 0x7EC52B87u, 0x1A619E7Bu, 0x21E4108Bu, 0x0E9BDA06u, 0x312950D2u, 0x8A27553Du, 0x7AF4B2D4u,
+    0x36458174u, 0xBBFBF971u, 0x81E05FC4u, 0x74B4D973u, 0xEEC2216Bu, 0x941CB04Du, 0x6D32E24Cu, 0xA9BE2AE9u,
+    0x3B02F8D3u, 0x238AF85Du, 0x26FF46A4u, 0xFD58D6ECu, 0xB43F8C52u, 0xE266CEF5u, 0xA47236E9u, 0x6DB2859Au,
+    0x162D2D0Eu, 0xB12E57F0u, 0x87A26656u, 0x9A2E68D6u, 0x562A7D8Eu, 0x4A0B39F3u, 0xD4E38F06u, 0x1147E6CFu,
+    0xBAC0C04Bu, 0xF7B6935Eu, 0x7294CBFBu, 0x7DCE2571u, 0xD68167F2u, 0x4289FE5Au, 0x7C30DE76u, 0xC099050Au,
+    0xA7A2FFF7u, 0xFE670929u, 0xAAAC1050u, 0x95965DB3u, 0xDAAF263Au, 0xD2F8D401u, 0xA164134Cu, 0xBCF8AD99u,
+    0xA7026784u, 0xEE41A501u, 0x9F76C390u, 0xF5E2D6B9u, 0x1FC15A5Du, 0x5010D900u, 0xDF28100Fu, 0x1D31A2A7u,
+    0xA1B3FC5Cu, 0xB0EDA438u, 0x4A6790D0u, 0x32D301C3u, 0x2A613D9Au, 0x1C8F12C6u, 0x669FD54Au, 0x639D121Fu,
+    0x4B0A1802u, 0x2EF71866u, 0x4A5C9940u, 0x5BBCC301u, 0x8E5B0E58u, 0x2F3D7E3Du, 0x8232C1D2u, 0x495C9684u,
+    0x83F124F1u, 0x89794BCFu, 0x00249679u, 0xD0544754u, 0xC388DB08u, 0xDDC6DBAFu, 0x2C83DACEu, 0x67E04A67u,
+    0xB9BE89ACu, 0x122A8EB7u, 0xB6FF9AA4u, 0xD0EDC1EDu, 0xC4A18361u, 0x2C7AA7A5u, 0xEA2AD9E9u, 0xC5EA90C8u,
+    0x58214644u, 0xA2F26025u, 0xB3255D24u, 0x084CDAD9u, 0xF7BA41B2u, 0x73CC0C44u, 0x0788E62Cu, 0x285FF937u,
+    0x9ACC85E3u, 0x9E7F0044u, 0x5FA709ECu, 0xE4BC69F7u, 0x0BD37CA4u, 0x21AC79D4u, 0x46D56A10u, 0x79AA8453u,
+    0x6C796F6Fu, 0xB97BB2EAu, 0x6833D8EAu, 0xC84A2AEAu, 0x6547926Du, 0x6D817AE8u, 0x3D60E717u, 0xD10C734Du,
+    0xFD0F757Cu, 0x0A6F9EBDu, 0xC53C8584u, 0x1735A0C6u, 0xFFB6B7A9u, 0x353C05D8u, 0x757E8B48u, 0xC3F7C4C2u,
+    0x3B3C38B2u, 0xB89AF01Eu, 0x33B78B3Du, 0xB8016CB2u, 0xE1B643D3u, 0xE657CC5Eu, 0x9FEBF5CBu, 0x90B4DF26u,
+    0xAC44BB99u, 0x6A3FD6A6u, 0x3DB7174Du, 0x3060806Fu, 0xC96E3B14u, 0xDF662051u, 0xA8EB6F4Du, 0x8F57F54Cu,
+    0x3E42AC78u, 0xD8B47E4Au, 0xD8568CC7u, 0xDBC84D69u, 0xC578420Bu, 0x59AA8CCEu, 0x8C081A8Cu, 0x9840C958u,
+    0x869158B1u, 0x5CB62C84u, 0x7BDFAAA4u, 0x5657E1E6u, 0x6A130575u, 0x589F3AD2u, 0x9541DF57u, 0x70D52D17u,
+    0x284BCD54u, 0xECA93DA1u, 0x6D85C734u, 0x136ABF6Du, 0xD62EE560u, 0xE2C95C1Bu, 0xC14C311Du, 0x6372C067u,
+    0xA88496F6u, 0xFCA3DB1Du, 0x4E98D1A1u, 0x5362A51Du, 0x6B327034u, 0xB1E58D10u, 0x9747F3D4u, 0xA41275FCu,
+    0x6C553441u, 0xD8B74AB2u, 0x7144AFACu, 0x879B486Bu, 0xF2168C2Du, 0x5FFAFB11u, 0xB10DE26Au, 0x6B050C7Du,
+    0x93DAF882u, 0xF1FAF4A7u, 0x5DD27E40u, 0x86901F52u, 0xEBCF011Au, 0x1DD21858u, 0x8BFD302Au, 0x08068EF4u,
+    0xDAAEAA5Du, 0xC7E86D72u, 0x9C83092Du, 0xB8980B35u, 0x6D251A32u, 0x1A767489u, 0xC0ECFFBEu, 0x75361405u,
+    0x28E5EE28u, 0x39A34CE5u, 0x2261ED89u, 0xCD82FD79u, 0x064B74BDu, 0xB2FED320u, 0x1C9239DBu, 0x001A40B9u,
+    0x0BA1DED9u, 0x851FF3CDu, 0x3791DD20u, 0x6CBD4E62u, 0x08D43C26u, 0x19240151u, 0xBBC8F13Du, 0xAA810759u,
+    0x9B92EB71u, 0xD03602B8u, 0x45905041u, 0x89FAC811u, 0x8EDB6897u, 0xDB375BD7u, 0x9317E2ACu, 0x826DA257u,
+    0x65BCA054u, 0xFC1D84C1u, 0x7FCFC013u, 0x3F8C0A73u, 0x85D855F2u, 0xB38781DDu, 0x664E2C47u, 0x0DF403DCu,
+    0xB8AC804Du, 0xDCB1CB44u, 0x893736A9u, 0xB375DA4Au, 0x1864B584u, 0x8FD6F09Du, 0x0D9E7BF1u, 0x1692826Cu,
+    0x219D778Cu, 0xF672EDF4u, 0x325DB3FDu, 0x9581D18Bu, 0x1D4BE1D7u, 0x180ACEACu, 0xC27A9510u, 0xD9E5D98Du,
+    0x6F3F9944u, 0x3E1FDED3u, 0xE979747Cu, 0xED3FFF42u, 0x0058BF44u, 0x840564A0u, 0xCAEBB654u, 0xAFE10994u,
+    0xB8D808E3u
 };
 
-extern const uint32_t cnn_conv2d_1_limits[33];
-CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_1_limits[33] = {
-    0x0000016Eu, 0x8000016Bu, 0x0000016Fu, 0x0000016Eu, 0x0000016Au, 0x0000016Fu, 0x00000170u, 0x80000170u,
-    0x0000016Cu, 0x00000172u, 0x00000171u, 0x8000016Eu, 0x8000016Du, 0x00000172u, 0x0000016Eu, 0x0000016Du,
-    0x0000016Eu, 0x80000170u, 0x0000016Fu, 0x80000170u, 0x0000016Du, 0x8000016Eu, 0x0000016Du, 0x8000016Bu,
-    0x8000016Du, 0x0000016Du, 0x80000171u, 0x8000016Cu, 0x80000172u, 0x80000172u, 0x0000016Bu, 0x8000016Fu,
-    0x00000170u
+extern const uint16_t cnn_conv2d_1_limits[33];
+CNN_WEIGHTS_ATTR const uint16_t cnn_conv2d_1_limits[33] = {
+    0x016Eu, 0x816Bu, 0x016Fu, 0x016Eu, 0x016Au, 0x016Fu, 0x0170u, 0x8170u, 0x016Cu, 0x0172u, 0x0171u, 0x816Eu,
+    0x816Du, 0x0172u, 0x016Eu, 0x016Du, 0x016Eu, 0x8170u, 0x016Fu, 0x8170u, 0x016Du, 0x816Eu, 0x016Du, 0x816Bu,
+    0x816Du, 0x016Du, 0x8171u, 0x816Cu, 0x8172u, 0x8172u, 0x016Bu, 0x816Fu, 0x0170u
 };
 
 extern const uint32_t cnn_conv2d_1_edges[57];
@@ -1502,116 +1543,93 @@ CNN_WEIGHTS_ATTR const uint8_t cnn_conv2d_1_edge_of[4] = {
     0x01u, 0x02u, 0x00u, 0x00u
 };
 
-extern const uint32_t cnn_conv2d_2_w[768];
-CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_2_w[768] = {
-    0x36C71F1Bu, 0x0176FA1Fu, 0x326B8C8Cu, 0x0000017Eu, 0x1539628Eu, 0x265C12F4u, 0x16221E38u, 0x0000019Au,
-    0x0951C592u, 0x359BBFD4u, 0x1C84EB4Du, 0x000000E1u, 0x0DB09B34u, 0x3C3CBF6Eu, 0x3906B31Fu, 0x00000036u,
-    0x1992566Au, 0x0D3729AFu, 0x395F39ECu, 0x0000011Bu, 0x26A5AA3Fu, 0x1DBEEA11u, 0x2DA2755Au, 0x00000157u,
-    0x1A4AC4AEu, 0x32818BB6u, 0x369824F3u, 0x00000105u, 0x26C70475u, 0x0F48065Du, 0x28D9EA0Eu, 0x0000011Eu,
-    0x250CAB6Au, 0x2650323Cu, 0x1F4C09B7u, 0x000001AEu, 0x2C29F93Du, 0x36B06170u, 0x06C61438u, 0x00000198u,
-    0x120A9597u, 0x2DB9F85Cu, 0x07CD5DC4u, 0x0000008Au, 0x0DF17445u, 0x17610541u, 0x2DB40B75u, 0x00000073u,
-    0x2C13F1FDu, 0x097F1A4Eu, 0x3B7A75B4u, 0x00000115u, 0x345F3F71u, 0x18980109u, 0x31A78819u, 0x000000D6u,
-    0x1108A7ADu, 0x31D40DFDu, 0x2C3EF563u, 0x000001AEu, 0x3E1B4385u, 0x06CFAA78u, 0x2F24834Eu, 0x00000080u,
-    0x0E0A7C12u, 0x2DB009FFu, 0x11E9972Eu, 0x0000012Du, 0x19398645u, 0x3B78B012u, 0x281E02AFu, 0x0000009Fu,
-    0x21C0729Cu, 0x1D5AA213u, 0x20DC7166u, 0x000000A0u, 0x058113BCu, 0x2250F504u, 0x19C2DADFu, 0x0000004Eu,
-    0x32AB60B4u, 0x23F93340u, 0x275355D6u, 0x00000015u, 0x021BA509u, 0x26191BE7u, 0x18AA1618u, 0x0000018Du,
-    0x06051E47u, 0x118B7270u, 0x100AF1FFu, 0x000000BFu, 0x26D02447u, 0x1ADB660Au, 0x13DD5460u, 0x000001D3u,
-    0x0DE58F70u, 0x3CB9CD97u, 0x2A512A6Du, 0x00000012u, 0x373493F3u, 0x2D90E2C2u, 0x321C1886u, 0x000001F5u,
-    0x1EF8D4B3u, 0x1FB6DD7Au, 0x26168338u, 0x000000B0u, 0x3E4F25D4u, 0x2F1F67D4u, 0x02F4A653u, 0x00000005u,
-    0x2246E8E9u, 0x0A005AF5u, 0x354ACFC1u, 0x000001D6u, 0x36D7D753u, 0x34107AC9u, 0x2AB3F00Du, 0x00000166u,
-    0x300081AFu, 0x12A8AB71u, 0x17B4496Eu, 0x00000131u, 0x1B7C73D6u, 0x282F67A4u, 0x22FFF7C8u, 0x000000C8u,
-    0x1A9FEC6Eu, 0x3A1E6EDFu, 0x354B8DE6u, 0x000001C3u, 0x2C71C546u, 0x0F938485u, 0x35395492u, 0x00000142u,
-    0x091A3DF5u, 0x3400330Cu, 0x1025F6E6u, 0x000000ADu, 0x02EB6485u, 0x326B6AD2u, 0x1890466Du, 0x0000000Au,
-    0x1D2C5918u, 0x3C473259u, 0x3491A4F5u, 0x00000112u, 0x2B4175D7u, 0x35D3E5A1u, 0x296B39D5u, 0x00000083u,
-    0x2A202D22u, 0x0058408Au, 0x3186B1D6u, 0x000001CCu, 0x1517B0A5u, 0x0309CF8Bu, 0x2518C9A2u, 0x000000CFu,
-    0x0B95C58Eu, 0x30FBD69Au, 0x1B136C2Fu, 0x0000003Cu, 0x2B0A432Bu, 0x277D6270u, 0x2D36D833u, 0x000001EBu,
-    0x2B8D5BC2u, 0x02BA0D0Au, 0x2C1F9E3Cu, 0x000000BFu, 0x3667D410u, 0x16081CABu, 0x20E31B0Eu, 0x000001F9u,
-    0x1EB454EBu, 0x3FA19CA7u, 0x1ECD0C3Bu, 0x000000D3u, 0x07C6D6C8u, 0x38B40B96u, 0x329CA645u, 0x00000131u,
-    0x356B0B9Au, 0x360B2441u, 0x3EA39B70u, 0x000001E6u, 0x3767115Du, 0x3BED69DBu, 0x1A623B5Au, 0x0000019Fu,
-    0x069017DEu, 0x2DBC4B88u, 0x1A45143Bu, 0x00000129u, 0x2A82AC91u, 0x0BD1404Cu, 0x3410A5F4u, 0x0000019Au,
-    0x154534B9u, 0x326C0AA9u, 0x1A23E1FAu, 0x00000081u, 0x0D90408Au, 0x07DC554Du, 0x0D18FB49u, 0x00000100u,
-    0x09FCF76Eu, 0x166EEFB8u, 0x00579943u, 0x00000157u, 0x2E3F9263u, 0x22BC819Bu, 0x111C7BF3u, 0x00000141u,
-    0x3F771D88u, 0x12187B91u, 0x3178E9A6u, 0x00000104u, 0x2CEE912Au, 0x1A3F6C1Bu, 0x08299374u, 0x000000EDu,
-    0x270AD516u, 0x2C224F87u, 0x25E448F3u, 0x0000001Au, 0x13D4C7A1u, 0x0C7F9FAAu, 0x04B4BEA8u, 0x000000CDu,
-    0x0DA8206Eu, 0x0E06A94Cu, 0x033EF2C0u, 0x00000181u, 0x3FE1CFF4u, 0x06A19893u, 0x143FC765u, 0x000001CFu,
-    0x1EAD0E03u, 0x284C0380u, 0x219B1F60u, 0x000000E4u, 0x24040E17u, 0x18410D01u, 0x35BB7AEFu, 0x000001EEu,
-    0x2D691D06u, 0x3517C8D2u, 0x0269D881u, 0x00000178u, 0x22158ADEu, 0x3F0444EBu, 0x3DA5F763u, 0x0000019Eu,
-    0x2546B749u, 0x13A4052Fu, 0x0DB99AF9u, 0x000000E6u, 0x0412E5F7u, 0x046A0E23u, 0x2004CBFEu, 0x000000C6u,
-    0x2087B07Fu, 0x1B7399DAu, 0x02D6F1C8u, 0x000000D7u, 0x237A7E79u, 0x37A61534u, 0x2A9E836Au, 0x000001D1u,
-    0x3AE3E720u, 0x2807D7DCu, 0x34A16B3Bu, 0x0000019Du, 0x21441889u, 0x323BC4CEu, 0x09F75C7Du, 0x00000129u,
-    0x2226AE15u, 0x121ECB6Bu, 0x1DBD05AFu, 0x000001A2u, 0x2BB994EAu, 0x0348A18Du, 0x1A5AF15Du, 0x000000F9u,
-    0x33181ECEu, 0x12EB24B6u, 0x27566612u, 0x0000012Du, 0x29CB0CBAu, 0x00DBF8F2u, 0x2AC5415Cu, 0x00000064u,
-    0x04564ADDu, 0x27F4CB6Eu, 0x2136B1B4u, 0x0000006Bu, 0x196E3715u, 0x28C6F60Au, 0x3957D229u, 0x00000078u,
-    0x3F22625Au, 0x1785FBC5u, 0x08A461CEu, 0x00000068u, 0x0516A81Fu, 0x051BD09Cu, 0x2405E55Bu, 0x0000008Bu,
-    0x2C99557Cu, 0x2117F7C2u, 0x1B038AB4u, 0x00000005u, 0x3DEA727Fu, 0x31978AA7u, 0x20B408D1u, 0x000001C6u,
-    0x05785937u, 0x0D0C041Fu, 0x0C25EFF7u, 0x0000005Du, 0x0EEF1DCAu, 0x1B04DBDCu, 0x38AAC10Bu, 0x0000011Cu,
-    0x15894359u, 0x03897946u, 0x192249E5u, 0x00000024u, 0x38277A28u, 0x024C2894u, 0x02300D1Au, 0x0000003Bu,
-    0x38A2FCDCu, 0x0D8797CBu, 0x02F20811u, 0x00000009u, 0x315D6B4Cu, 0x274E74CFu, 0x197A8503u, 0x00000013u,
-    0x38CEB468u, 0x218CEDB6u, 0x030FD005u, 0x000000CCu, 0x2C48116Cu, 0x36A52881u, 0x1FBCEE22u, 0x00000120u,
-    0x294FFB11u, 0x00EE5EA3u, 0x31C49F68u, 0x000001D0u, 0x29B15CE9u, 0x1454293Eu, 0x38905D6Eu, 0x0000019Du,
-    0x25296F53u, 0x1773ED80u, 0x329030E8u, 0x00000143u, 0x0E8C7110u, 0x26D873EFu, 0x0EC57DC0u, 0x000000D4u,
-    0x2F8072B7u, 0x16675AC8u, 0x3E427E48u, 0x0000007Au, 0x01D053FAu, 0x298B8B49u, 0x100A0687u, 0x00000169u,
-    0x229C2122u, 0x0BBA4FBAu, 0x1693F2B6u, 0x0000007Bu, 0x2B511561u, 0x0A71BE3Eu, 0x32061E67u, 0x000000BCu,
-    0x3C4F5FA3u, 0x35690AAFu, 0x37FD279Au, 0x0000011Du, 0x155283FDu, 0x1687E6EDu, 0x3CC1287Au, 0x000001EDu,
-    0x3C8F889Du, 0x06338170u, 0x1C4F69A0u, 0x0000000Fu, 0x21A726BBu, 0x249C311Cu, 0x181525D2u, 0x00000089u,
-    0x29175436u, 0x2016537Fu, 0x25B779E5u, 0x00000066u, 0x292979BCu, 0x191094ECu, 0x12803BFBu, 0x0000014Cu,
-    0x08CB85B1u, 0x1E1B7D95u, 0x2A9B6B98u, 0x000000C7u, 0x39E1C485u, 0x02D4306Au, 0x14B399B9u, 0x00000052u,
-    0x0CA114DDu, 0x3A16C5E2u, 0x1061AC71u, 0x000001BBu, 0x3AF080F4u, 0x0085DE07u, 0x30BABF4Fu, 0x0000006Cu,
-    0x01AAFCEDu, 0x1709030Bu, 0x1975667Du, 0x00000056u, 0x16732000u, 0x294B05C9u, 0x3A3DB2E5u, 0x00000131u,
-    0x06758A04u, 0x1C9E6D8Du, 0x2AC0E67Eu, 0x000001C1u, 0x1FF3D607u, 0x0B701F44u, 0x3EDC49A9u, 0x00000082u,
-    0x377422F6u, 0x0909BAB8u, 0x0FBA94FCu, 0x00000019u, 0x0348DBFBu, 0x375ADE2Du, 0x2A55371Au, 0x00000180u,
-    0x3EE4AA1Fu, 0x088FC6C6u, 0x1A17C567u, 0x000000D8u, 0x3C434CFAu, 0x1FC9FCE0u, 0x25C08269u, 0x00000173u,
-    0x29AB70BAu, 0x2AB108C1u, 0x0320162Cu, 0x0000000Bu, 0x2E1B0418u, 0x2BCCB6BDu, 0x147AC7B8u, 0x000000FFu,
-    0x111B52E8u, 0x32F15B42u, 0x33CA6ECDu, 0x000001FCu, 0x03546492u, 0x33E9B75Cu, 0x380FAF5Du, 0x000000C3u,
-    0x0745F7FEu, 0x24E7E64Fu, 0x2160D94Au, 0x00000048u, 0x32FED5F2u, 0x13FCEC41u, 0x1ED0DB6Eu, 0x00000070u,
-    0x3D2E2860u, 0x15BAEB71u, 0x1F5D8972u, 0x000001BBu, 0x3BA0247Fu, 0x392225EFu, 0x2F1D6A4Fu, 0x00000151u,
-    0x16697239u, 0x3125028Cu, 0x2E0493F3u, 0x000000D5u, 0x39AD7A84u, 0x191E3471u, 0x1BED88EBu, 0x00000070u,
-    0x1BC0321Fu, 0x35CFFF9Bu, 0x1AD041DCu, 0x00000178u, 0x27A830D6u, 0x382E7F60u, 0x16A2B953u, 0x00000005u,
-    0x0F19D50Eu, 0x0F47F175u, 0x1F12147Cu, 0x00000033u, 0x0F35FEE6u, 0x308D6476u, 0x2BFC7A9Fu, 0x00000094u,
-    0x022CA7EEu, 0x05F20F9Bu, 0x3833DEA0u, 0x0000015Eu, 0x0D681717u, 0x05D4406Du, 0x0A211F03u, 0x00000130u,
-    0x0A47995Cu, 0x1135DAB4u, 0x3B16797Du, 0x00000111u, 0x2F2741E4u, 0x1F1B3AD1u, 0x0FBB9A0Fu, 0x000000D0u,
-    0x11E601F2u, 0x0FE67931u, 0x250B982Eu, 0x000001D2u, 0x3E86A326u, 0x35817E48u, 0x2E94B6FCu, 0x000000E9u,
-    0x129F3DA5u, 0x14BF766Au, 0x2A9799E1u, 0x00000008u, 0x14C12E94u, 0x2419C27Bu, 0x0091A7F4u, 0x000001E1u,
-    0x154AD3BEu, 0x16A59D50u, 0x3AAF1A87u, 0x0000019Du, 0x28D55480u, 0x17DBA778u, 0x2EAAB1D6u, 0x000000C3u,
-    0x395FBB39u, 0x3DB981D1u, 0x3B380817u, 0x00000083u, 0x016797C5u, 0x3C22C5BBu, 0x2FB27A7Fu, 0x000000C2u,
-    0x26B0B0E7u, 0x066D32E2u, 0x19438819u, 0x000000E8u, 0x08502CF3u, 0x35FC4989u, 0x1DE9A259u, 0x00000157u,
-    0x1202662Bu, 0x1B8E37DEu, 0x22F73DCDu, 0x00000117u, 0x15D97442u, 0x3F7EE11Fu, 0x2ED57C5Bu, 0x0000016Au,
-    0x0F352A3Eu, 0x247A5360u, 0x057AFA2Au, 0x000000B9u, 0x0CF76443u, 0x1B33AD1Eu, 0x2433A3C7u, 0x000000A1u,
-    0x15D406D6u, 0x2A8DFF59u, 0x3DA8A98Cu, 0x000000B8u, 0x351C5672u, 0x27B557BCu, 0x0C325576u, 0x0000009Du,
-    0x15ADA730u, 0x100D2489u, 0x1F72649Eu, 0x0000014Au, 0x0E66AAE8u, 0x2D6412EFu, 0x02C78D4Du, 0x00000094u,
-    0x080D559Du, 0x34122216u, 0x0AAECE7Cu, 0x000001F7u, 0x2FD37468u, 0x1262F921u, 0x237BBE0Du, 0x0000004Fu,
-    0x2FA38150u, 0x0EC7A9FAu, 0x31596F25u, 0x00000030u, 0x11392584u, 0x10CEDFF2u, 0x2FE24927u, 0x0000014Du,
-    0x31AA38F1u, 0x355A49E6u, 0x2165F9A4u, 0x000000F8u, 0x133292AFu, 0x3F40E03Cu, 0x1A37A489u, 0x00000075u,
-    0x26B3A6F2u, 0x18B145DAu, 0x35430F92u, 0x0000015Bu, 0x0D6A0984u, 0x380E2786u, 0x3F0EB0E7u, 0x000000E1u,
-    0x16DDCAD7u, 0x1C2DA547u, 0x294D8E4Du, 0x00000001u, 0x1DCC8694u, 0x24840441u, 0x3DC16491u, 0x00000146u,
-    0x1A66B75Au, 0x2E06DB4Eu, 0x35EA6D86u, 0x00000154u, 0x215CC2E1u, 0x12E6D0A8u, 0x2BB011AEu, 0x0000009Fu,
-    0x29768700u, 0x2A52FB68u, 0x0686A256u, 0x000000BEu, 0x23A16DB4u, 0x195EEE34u, 0x203C21BCu, 0x00000073u,
-    0x37BF6B3Cu, 0x0766789Eu, 0x0737513Bu, 0x000000CDu, 0x2B6282C2u, 0x3A7EE6A5u, 0x2B003B0Du, 0x00000163u,
-    0x12265056u, 0x2E219B29u, 0x30F44333u, 0x0000010Cu, 0x32F31B12u, 0x18F2A7BDu, 0x199F5CE5u, 0x00000055u,
-    0x3CC4CE6Bu, 0x1EFED960u, 0x241AE39Du, 0x000001A4u, 0x07B7B113u, 0x373AC512u, 0x0B55BE7Bu, 0x00000149u,
-    0x1FBDC7E0u, 0x314C6BEFu, 0x19D371E9u, 0x0000010Bu, 0x1955A0BAu, 0x3FBD399Au, 0x06BD969Bu, 0x00000172u,
-    0x2D656762u, 0x24E72524u, 0x2C13D4D3u, 0x00000150u, 0x3D82280Eu, 0x30118E09u, 0x12936105u, 0x00000093u,
-    0x311638EFu, 0x0D7BE859u, 0x044F120Bu, 0x000000E8u, 0x367729C6u, 0x1771A430u, 0x27B314B6u, 0x0000003Cu,
-    0x24E7D05Eu, 0x0DF73B44u, 0x35CB4C75u, 0x000000D8u, 0x1F73682Fu, 0x1A7C6F27u, 0x0D4CBD80u, 0x000000EDu,
-    0x0264A935u, 0x1DCB8DCAu, 0x0BC81F74u, 0x00000002u, 0x33A61AF9u, 0x2E151318u, 0x0F2D4ED6u, 0x000000BAu,
-    0x095CC637u, 0x20C6CDAEu, 0x1926D76Bu, 0x00000159u, 0x00B279E1u, 0x17BCAB4Bu, 0x2B3BEB04u, 0x00000146u,
-    0x0205F31Fu, 0x019AAB62u, 0x1173B5B5u, 0x00000199u, 0x30E8C24Eu, 0x25C609EAu, 0x0A807735u, 0x000001F5u,
-    0x30192A54u, 0x22787E71u, 0x03293E27u, 0x0000013Au, 0x28ECC0F5u, 0x3A450895u, 0x0B57E819u, 0x000001A4u,
-    0x06E167ABu, 0x1ECF7B76u, 0x0A8F6728u, 0x00000145u, 0x146FAB58u, 0x0D39FCFFu, 0x14705DCCu, 0x000000F0u,
-    0x10B08E84u, 0x20D11F00u, 0x19FA8D63u, 0x00000120u, 0x3D8799F8u, 0x21DE0033u, 0x0D7D60CBu, 0x00000041u,
-    0x1B435196u, 0x209E7F06u, 0x1E5CBF8Bu, 0x00000104u, 0x22B97937u, 0x3BFF93CCu, 0x07213CC3u, 0x00000103u
+extern const uint32_t cnn_conv2d_2_w[595];
+CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_2_w[595] = {
+    0xF6C71F1Bu, 0xC05DBE87u, 0xFB26B8C8u, 0x1539628Eu, 0x899704BDu, 0x696221E3u, 0x0951C592u, 0xDD66EFF5u,
+    0x85C84EB4u, 0x8DB09B34u, 0xFF0F2FDBu, 0xDB906B31u, 0xD992566Au, 0xC34DCA6Bu, 0x6F95F39Eu, 0x66A5AA3Fu,
+    0xA76FBA84u, 0x5EDA2755u, 0x9A4AC4AEu, 0x3CA062EDu, 0x1769824Fu, 0x66C70475u, 0xE3D20197u, 0x7A8D9EA0u,
+    0x250CAB6Au, 0x79940C8Fu, 0xB9F4C09Bu, 0x2C29F93Du, 0x8DAC185Cu, 0x606C6143u, 0x120A9597u, 0x4B6E7E17u,
+    0x287CD5DCu, 0x4DF17445u, 0x55D84150u, 0xCEDB40B7u, 0xAC13F1FDu, 0x425FC693u, 0x57B7A75Bu, 0x745F3F71u,
+    0x96260042u, 0x5B1A7881u, 0x5108A7ADu, 0x3C75037Fu, 0xBAC3EF56u, 0x3E1B4385u, 0xE1B3EA9Eu, 0x02F24834u,
+    0xCE0A7C12u, 0xEB6C027Fu, 0xB51E9972u, 0x99398645u, 0xFEDE2C04u, 0x7E81E02Au, 0xE1C0729Cu, 0x6756A884u,
+    0x820DC716u, 0x058113BCu, 0xF8943D41u, 0x399C2DADu, 0x32AB60B4u, 0x68FE4CD0u, 0x5675355Du, 0xC21BA509u,
+    0x898646F9u, 0x358AA161u, 0x06051E47u, 0xF462DC9Cu, 0xFD00AF1Fu, 0xA6D02447u, 0x06B6D982u, 0x4D3DD546u,
+    0xCDE58F70u, 0xDF2E7365u, 0x4AA512A6u, 0xB73493F3u, 0x6B6438B0u, 0xD721C188u, 0x9EF8D4B3u, 0x87EDB75Eu,
+    0xC2616833u, 0x3E4F25D4u, 0x3BC7D9F5u, 0x142F4A65u, 0x6246E8E9u, 0x128016BDu, 0x5B54ACFCu, 0x76D7D753u,
+    0xDD041EB2u, 0x9AAB3F00u, 0x700081AFu, 0xE4AA2ADCu, 0xC57B4496u, 0x1B7C73D6u, 0x8A0BD9E9u, 0x222FFF7Cu,
+    0xDA9FEC6Eu, 0x6E879BB7u, 0x0F54B8DEu, 0x6C71C546u, 0x23E4E121u, 0x0B539549u, 0x091A3DF5u, 0x6D000CC3u,
+    0xB5025F6Eu, 0x82EB6485u, 0xDC9ADAB4u, 0x29890466u, 0x5D2C5918u, 0x5F11CC96u, 0x4B491A4Fu, 0x6B4175D7u,
+    0x5D74F968u, 0x0E96B39Du, 0xAA202D22u, 0x60161022u, 0x33186B1Du, 0xD517B0A5u, 0x20C273E2u, 0x3E518C9Au,
+    0x8B95C58Eu, 0xFC3EF5A6u, 0xF1B136C2u, 0x2B0A432Bu, 0x39DF589Cu, 0xAED36D83u, 0xAB8D5BC2u, 0xC0AE8342u,
+    0xFEC1F9E3u, 0xF667D410u, 0xE582072Au, 0xE60E31B0u, 0xDEB454EBu, 0xBFE86729u, 0x4DECD0C3u, 0x87C6D6C8u,
+    0x5E2D02E5u, 0xC729CA64u, 0x756B0B9Au, 0x0D82C910u, 0x9BEA39B7u, 0xF767115Du, 0xAEFB5A76u, 0x7DA623B5u,
+    0x069017DEu, 0xBB6F12E2u, 0xA5A45143u, 0x2A82AC91u, 0x42F45013u, 0x6B410A5Fu, 0x554534B9u, 0xAC9B02AAu,
+    0x05A23E1Fu, 0x4D90408Au, 0x91F71553u, 0x00D18FB4u, 0x09FCF76Eu, 0x359BBBEEu, 0x5C057994u, 0xEE3F9263u,
+    0x38AF2066u, 0x0511C7BFu, 0x7F771D88u, 0x64861EE4u, 0x13178E9Au, 0xECEE912Au, 0x468FDB06u, 0xB4829937u,
+    0xE70AD516u, 0x3B0893E1u, 0x6A5E448Fu, 0x93D4C7A1u, 0x831FE7EAu, 0x344B4BEAu, 0x0DA8206Eu, 0x0381AA53u,
+    0x0433EF2Cu, 0xFFE1CFF4u, 0x51A86624u, 0x3D43FC76u, 0x1EAD0E03u, 0x0A1300E0u, 0x9219B1F6u, 0x64040E17u,
+    0xF6104340u, 0xBB5BB7AEu, 0xAD691D06u, 0x1D45F234u, 0xE0269D88u, 0xE2158ADEu, 0x3FC1113Au, 0x7BDA5F76u,
+    0xE546B749u, 0x94E9014Bu, 0x98DB99AFu, 0xC412E5F7u, 0xE11A8388u, 0x1A004CBFu, 0xA087B07Fu, 0x86DCE676u,
+    0x5C2D6F1Cu, 0x237A7E79u, 0xADE9854Du, 0x46A9E836u, 0x3AE3E720u, 0xBA01F5F7u, 0x774A16B3u, 0xA1441889u,
+    0xDC8EF133u, 0xA49F75C7u, 0xE226AE15u, 0xF487B2DAu, 0x89DBD05Au, 0x6BB994EAu, 0xD0D22863u, 0xE5A5AF15u,
+    0xB3181ECEu, 0x24BAC92Du, 0xB6756661u, 0xA9CB0CBAu, 0xC036FE3Cu, 0x92AC5415u, 0x84564ADDu, 0x49FD32DBu,
+    0xAE136B1Bu, 0x996E3715u, 0x9A31BD82u, 0xE3957D22u, 0x7F22625Au, 0xE5E17EF1u, 0xA08A461Cu, 0x0516A81Fu,
+    0xB146F427u, 0x2E405E55u, 0xAC99557Cu, 0x4845FDF0u, 0x15B038ABu, 0xFDEA727Fu, 0x1C65E2A9u, 0x1A0B408Du,
+    0xC5785937u, 0x73430107u, 0x74C25EFFu, 0x0EEF1DCAu, 0xB6C136F7u, 0x738AAC10u, 0x95894359u, 0x50E25E51u,
+    0x9192249Eu, 0x38277A28u, 0xA0930A25u, 0xEC2300D1u, 0xF8A2FCDCu, 0x1361E5F2u, 0x242F2081u, 0xF15D6B4Cu,
+    0x39D39D33u, 0x4D97A850u, 0xB8CEB468u, 0x58633B6Du, 0x3030FD00u, 0x6C48116Cu, 0x2DA94A20u, 0x81FBCEE2u,
+    0xE94FFB11u, 0x803B97A8u, 0x431C49F6u, 0xA9B15CE9u, 0xE5150A4Fu, 0x778905D6u, 0x25296F53u, 0x85DCFB60u,
+    0x0F29030Eu, 0xCE8C7110u, 0x09B61CFBu, 0x50EC57DCu, 0x2F8072B7u, 0x8599D6B2u, 0xEBE427E4u, 0x41D053FAu,
+    0x7A62E2D2u, 0xA500A068u, 0xA29C2122u, 0x62EE93EEu, 0xED693F2Bu, 0xAB511561u, 0x729C6F8Fu, 0xF32061E6u,
+    0xFC4F5FA3u, 0xAD5A42ABu, 0x777FD279u, 0x555283FDu, 0xA5A1F9BBu, 0xB7CC1287u, 0x3C8F889Du, 0x018CE05Cu,
+    0x3DC4F69Au, 0x21A726BBu, 0x29270C47u, 0x2581525Du, 0xE9175436u, 0x580594DFu, 0x9A5B779Eu, 0x292979BCu,
+    0xB644253Bu, 0x312803BFu, 0x48CB85B1u, 0x8786DF65u, 0x1EA9B6B9u, 0xB9E1C485u, 0x90B50C1Au, 0x494B399Bu,
+    0x8CA114DDu, 0x1E85B178u, 0xED061AC7u, 0xFAF080F4u, 0xF0217781u, 0xB30BABF4u, 0xC1AAFCEDu, 0xD5C240C2u,
+    0x59975667u, 0x56732000u, 0x5A52C172u, 0xC7A3DB2Eu, 0x46758A04u, 0xE7279B63u, 0x06AC0E67u, 0x1FF3D607u,
+    0x92DC07D1u, 0x0BEDC49Au, 0x377422F6u, 0xC2426EAEu, 0x64FBA94Fu, 0x4348DBFBu, 0xADD6B78Bu, 0x02A55371u,
+    0xBEE4AA1Fu, 0x7223F1B1u, 0x61A17C56u, 0x3C434CFAu, 0x97F27F38u, 0xCE5C0826u, 0x69AB70BAu, 0xCAAC4230u,
+    0x2C320162u, 0x6E1B0418u, 0x8AF32DAFu, 0xFD47AC7Bu, 0x911B52E8u, 0xDCBC56D0u, 0xF33CA6ECu, 0x03546492u,
+    0xDCFA6DD7u, 0x0F80FAF5u, 0xC745F7FEu, 0xA939F993u, 0x22160D94u, 0x72FED5F2u, 0xE4FF3B10u, 0xC1ED0DB6u,
+    0x7D2E2860u, 0x256EBADCu, 0xEDF5D897u, 0xFBA0247Fu, 0xFE48897Bu, 0x46F1D6A4u, 0x16697239u, 0x3C4940A3u,
+    0x56E0493Fu, 0x79AD7A84u, 0xB6478D1Cu, 0xC1BED88Eu, 0xDBC0321Fu, 0xCD73FFE6u, 0xE1AD041Du, 0x27A830D6u,
+    0x3E0B9FD8u, 0x156A2B95u, 0x4F19D50Eu, 0xC3D1FC5Du, 0xCDF12147u, 0x8F35FEE6u, 0xFC23591Du, 0x52BFC7A9u,
+    0xC22CA7EEu, 0x017C83E6u, 0x7B833DEAu, 0x4D681717u, 0x3175101Bu, 0xC0A211F0u, 0x0A47995Cu, 0xD44D76ADu,
+    0x47B16797u, 0x6F2741E4u, 0xF7C6CEB4u, 0x40FBB9A0u, 0x51E601F2u, 0xE3F99E4Cu, 0x4A50B982u, 0x3E86A326u,
+    0xCD605F92u, 0xA6E94B6Fu, 0x929F3DA5u, 0x152FDD9Au, 0x22A9799Eu, 0xD4C12E94u, 0x4906709Eu, 0x84091A7Fu,
+    0x154AD3BEu, 0x75A96754u, 0x77AAF1A8u, 0x28D55480u, 0x65F6E9DEu, 0x0EEAAB1Du, 0x795FBB39u, 0x7F6E6074u,
+    0x0FB38081u, 0xC16797C5u, 0xFF08B16Eu, 0x0AFB27A7u, 0xA6B0B0E7u, 0x919B4CB8u, 0xA1943881u, 0x48502CF3u,
+    0x9D7F1262u, 0x5DDE9A25u, 0x9202662Bu, 0xD6E38DF7u, 0x5E2F73DCu, 0xD5D97442u, 0xBFDFB847u, 0xAAED57C5u,
+    0x0F352A3Eu, 0xA91E94D8u, 0xE457AFA2u, 0x8CF76443u, 0x76CCEB47u, 0x86433A3Cu, 0x55D406D6u, 0xCAA37FD6u,
+    0xE3DA8A98u, 0x351C5672u, 0x69ED55EFu, 0x74C32557u, 0x55ADA730u, 0xE4034922u, 0x29F72649u, 0xCE66AAE8u,
+    0xDB5904BBu, 0x502C78D4u, 0x880D559Du, 0xCD048885u, 0xDCAAECE7u, 0x6FD37468u, 0xD498BE48u, 0x3E37BBE0u,
+    0xAFA38150u, 0x53B1EA7Eu, 0xC31596F2u, 0x91392584u, 0x7433B7FCu, 0x36FE2492u, 0xB1AA38F1u, 0x4D569279u,
+    0xE2165F9Au, 0x133292AFu, 0x9FD0380Fu, 0xD5A37A48u, 0xA6B3A6F2u, 0x262C5176u, 0x6F5430F9u, 0x8D6A0984u,
+    0x7E0389E1u, 0x87F0EB0Eu, 0xD6DDCAD7u, 0xD70B6951u, 0x0694D8E4u, 0x5DCC8694u, 0x19210110u, 0x1BDC1649u,
+    0x9A66B75Au, 0x6B81B6D3u, 0x535EA6D8u, 0x215CC2E1u, 0xE4B9B42Au, 0x7EBB011Au, 0x29768700u, 0x6A94BEDAu,
+    0xF8686A25u, 0x23A16DB4u, 0xC657BB8Du, 0xCE03C21Bu, 0xB7BF6B3Cu, 0xB1D99E27u, 0x34737513u, 0x6B6282C2u,
+    0xDE9FB9A9u, 0x8EB003B0u, 0x52265056u, 0x3B8866CAu, 0x330F4433u, 0x72F31B12u, 0x563CA9EFu, 0x5599F5CEu,
+    0x3CC4CE6Bu, 0xD7BFB658u, 0x9241AE39u, 0x87B7B113u, 0xBDCEB144u, 0x24B55BE7u, 0xDFBDC7E0u, 0x9C531AFBu,
+    0x2D9D371Eu, 0x9955A0BAu, 0xBFEF4E66u, 0xC86BD969u, 0x2D656762u, 0x3939C949u, 0x42C13D4Du, 0x7D82280Eu,
+    0x5C046382u, 0x4D293610u, 0x711638EFu, 0xB35EFA16u, 0xA044F120u, 0x367729C6u, 0x65DC690Cu, 0xF27B314Bu,
+    0x24E7D05Eu, 0x537DCED1u, 0x635CB4C7u, 0xDF73682Fu, 0x069F1BC9u, 0xB4D4CBD8u, 0x8264A935u, 0x4772E372u,
+    0x08BC81F7u, 0x33A61AF9u, 0x6B8544C6u, 0xE8F2D4EDu, 0x895CC637u, 0xB831B36Bu, 0x65926D76u, 0xC0B279E1u,
+    0x45EF2AD2u, 0x1AB3BEB0u, 0x8205F31Fu, 0x5066AAD8u, 0x65173B5Bu, 0xB0E8C24Eu, 0x5971827Au, 0xD4A80773u,
+    0x70192A54u, 0x789E1F9Cu, 0xE83293E2u, 0x68ECC0F5u, 0x9E914225u, 0x90B57E81u, 0x86E167ABu, 0x87B3DEDDu,
+    0x14A8F672u, 0xD46FAB58u, 0xC34E7F3Fu, 0xC14705DCu, 0x10B08E84u, 0x383447C0u, 0x819FA8D6u, 0xFD8799F8u,
+    0xB877800Cu, 0x04D7D60Cu, 0x9B435196u, 0xB8279FC1u, 0x11E5CBF8u, 0x22B97937u, 0x3EFFE4F3u, 0x0C7213CCu,
+    0xB692C0F5u, 0x029459C2u, 0x72F0B8EBu, 0xB87D40AFu, 0xD8B4DE3Eu, 0xD7BF9872u, 0x4C7A6EDBu, 0x0021E112u,
+    0x4697778Cu, 0x4E2E943Cu, 0xF62BC178u, 0x4052EE25u, 0x9EE1F725u, 0x5492B2B6u, 0xA1D2E83Du, 0x2E32B295u,
+    0xD41B0D5Bu, 0x90C774FAu, 0x00000000u
 };
 
-extern const uint32_t cnn_conv2d_2_limits[64];
-CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_2_limits[64] = {
-    0x8000016Du, 0x80000169u, 0x0000016Du, 0x0000016Eu, 0x00000166u, 0x8000016Au, 0x0000016Bu, 0x00000168u,
-    0x0000016Cu, 0x00000166u, 0x0000016Au, 0x0000016Bu, 0x8000016Au, 0x0000016Bu, 0x0000016Eu, 0x00000168u,
-    0x8000016Au, 0x00000167u, 0x80000169u, 0x0000016Du, 0x0000016Du, 0x80000165u, 0x00000167u, 0x8000016Bu,
-    0x00000167u, 0x0000016Au, 0x8000016Cu, 0x00000167u, 0x8000016Cu, 0x00000166u, 0x80000166u, 0x80000165u,
-    0x80000168u, 0x80000165u, 0x0000016Au, 0x00000168u, 0x8000016Au, 0x80000168u, 0x00000166u, 0x0000016Au,
-    0x00000167u, 0x80000166u, 0x0000016Bu, 0x80000165u, 0x80000166u, 0x8000016Cu, 0x00000168u, 0x80000167u,
-    0x00000167u, 0x8000016Bu, 0x80000165u, 0x00000167u, 0x80000169u, 0x0000016Au, 0x0000016Cu, 0x80000168u,
-    0x0000016Au, 0x80000168u, 0x00000166u, 0x80000167u, 0x8000016Du, 0x8000016Du, 0x0000016Du, 0x8000016Au
+extern const uint16_t cnn_conv2d_2_limits[64];
+CNN_WEIGHTS_ATTR const uint16_t cnn_conv2d_2_limits[64] = {
+    0x816Du, 0x8169u, 0x016Du, 0x016Eu, 0x0166u, 0x816Au, 0x016Bu, 0x0168u, 0x016Cu, 0x0166u, 0x016Au, 0x016Bu,
+    0x816Au, 0x016Bu, 0x016Eu, 0x0168u, 0x816Au, 0x0167u, 0x8169u, 0x016Du, 0x016Du, 0x8165u, 0x0167u, 0x816Bu,
+    0x0167u, 0x016Au, 0x816Cu, 0x0167u, 0x816Cu, 0x0166u, 0x8166u, 0x8165u, 0x8168u, 0x8165u, 0x016Au, 0x0168u,
+    0x816Au, 0x8168u, 0x0166u, 0x016Au, 0x0167u, 0x8166u, 0x016Bu, 0x8165u, 0x8166u, 0x816Cu, 0x0168u, 0x8167u,
+    0x0167u, 0x816Bu, 0x8165u, 0x0167u, 0x8169u, 0x016Au, 0x016Cu, 0x8168u, 0x016Au, 0x8168u, 0x0166u, 0x8167u,
+    0x816Du, 0x816Du, 0x016Du, 0x816Au
 };
 
 extern const uint32_t cnn_conv2d_2_edges[19];
