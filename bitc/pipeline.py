@@ -25,6 +25,7 @@ from bitc.ops.movement import Reshape
 from bitc.passes.binarize import Binarize
 from bitc.passes.channels_last import ChannelsLast
 from bitc.passes.context import Context, Pass
+from bitc.passes.dead_channels import DeadChannels
 from bitc.passes.dense import DenseAsConv
 from bitc.passes.flat_windows import FlattenWindows
 from bitc.passes.fuse import FuseEpilogues
@@ -107,6 +108,7 @@ def passes(options: Options) -> list[Pass]:
         FlattenWindows(),
         ChannelsLast(),  # movement of codes
         FuseEpilogues(),
+        DeadChannels(),  # after fusion: a bias and a Relu decide what a channel without weights gives
         PlanarImages(),  # last: no other pass has to know
     ]
 

@@ -15,6 +15,17 @@ from bitc.errors import UsageError
 REPORT = "report.json"
 
 
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file, all of it or nothing. Raises UsageError."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)  # noqa: PTH105  (one name, on every system)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise _explained(path, error) from None
+
+
 def write_project(folder: Path, files: Mapping[str, bytes], *, force: bool = False) -> None:
     """Write `files` (paths relative to `folder`) so that a failure leaves the folder as it was.
 

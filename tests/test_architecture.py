@@ -18,6 +18,7 @@ LEVELS = [
     {"frontend", "passes", "schedule", "lower", "codegen", "runners"},
     {"pipeline", "device", "report", "project"},
     {"verification"},
+    {"compression"},
     {"actions"},
     {"cli"},
 ]

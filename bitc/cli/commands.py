@@ -9,6 +9,7 @@ import click
 
 from bitc import actions, pipeline, runners
 from bitc.cli import render
+from bitc.cli.compress import compress_command
 from bitc.cli.options import Job, make_job, make_options, model_options, target_options
 from bitc.errors import UnsupportedOp
 from bitc.ir.text import to_text
@@ -254,6 +255,7 @@ COMMANDS = (
     run_command,
     bench_command,
     inspect_command,
+    compress_command,
     targets_command,
 )
 __all__ = ["COMMANDS", "Job"]

@@ -1,0 +1,41 @@
+"""Steps applied to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bitc.compression.calibration import Calibration, Score
+from bitc.compression.steps import Step
+from bitc.compression.work import Choice, Outcome, Work
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """The model after all steps, as ONNX, and what it was and is worth."""
+
+    model: bytes
+    before: Score
+    after: Score
+    outcomes: tuple[Outcome, ...]
+
+
+def compress(
+    source: bytes,
+    steps: Sequence[Step],
+    calibration: Calibration,
+    choice: Choice,
+    max_drop: float = 1.0,
+    report: Report = lambda line: None,
+) -> Compressed:
+    """Apply the steps to an ONNX model. A change that lets the score drop by more than `max_drop` in all is not made.
+    Raises UsageError."""
+    work = Work(source, calibration, choice, max_drop)
+    outcomes: list[Outcome] = []
+    for step in steps:
+        for outcome in step.run(work):
+            outcomes.append(outcome)
+            report(str(outcome))
+    return Compressed(work.data, work.before, work.score, tuple(outcomes))

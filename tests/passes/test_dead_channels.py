@@ -1,0 +1,147 @@
+"""Channels that no result depends on: removed wherever they are tied together, and nowhere else."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bitc.interp import run
+from bitc.ir import INT8, Graph, Value
+from bitc.ir.verify import verify
+from bitc.ops import binary as b
+from bitc.ops import unary as u
+from bitc.ops.epilogue import Affine, Requant
+from bitc.ops.linear import Conv2D
+from bitc.ops.movement import Concat, Reshape
+from bitc.ops.pool import AveragePool, MaxPool
+from bitc.ops.quantized import Lookup
+from bitc.ops.reduce import ReduceMean
+from bitc.ops.window import Window
+from bitc.passes.context import Context
+from bitc.passes.dead_channels import DeadChannels
+from tests.passes.test_passes import G
+
+SAME, POINT = Window((3, 3), (1, 1), (1, 1, 1, 1)), Window((1, 1))
+
+
+def conv(
+    g: G, x: Value, outputs: int, window: Window = SAME, *, dead: tuple[int, ...] = (), bias: float = 0.0
+) -> Value:
+    """A convolution with Relu, whose channels `dead` have no weights."""
+    w = g.rng.normal(size=(outputs, *window.kernel, x.type.channels)).astype(np.float32)
+    w[list(dead)] = 0
+    shift = np.full(outputs, bias, np.float32)
+    return g.do(Conv2D(window, epilogue=Affine(lo=0.0)), x, g.c(w), g.c(np.ones(outputs)), g.c(shift))
+
+
+def removed(graph: Graph) -> Graph:
+    """The graph after the pass, which must give the same bits."""
+    out = verify(DeadChannels().run(verify(graph), Context()))
+    x = np.random.default_rng(1).normal(0, 30, graph.inputs[0].shape).astype(graph.inputs[0].type.dtype.carrier)
+    before, after = run(graph, {"x": x}), run(out, {"x": x})
+    for name, y in before.items():
+        np.testing.assert_array_equal(after[name], y)
+    return out
+
+
+def channels(graph: Graph) -> list[int]:
+    return [n.output.type.channels for n in graph.nodes]
+
+
+def test_a_chain_loses_channels_on_both_sides() -> None:
+    g = G(1, 6, 6, 3)
+    y = conv(g, conv(g, g.x, 8, dead=(0, 5)), 4, POINT)
+    assert channels(removed(g.graph(y))) == [6, 4]
+
+
+def test_channels_that_nobody_multiplies_go() -> None:
+    g = G(1, 6, 6, 3)
+    x = conv(g, g.x, 8)
+    w = g.rng.normal(size=(4, 1, 1, 8)).astype(np.float32)
+    w[..., [2, 3]] = 0
+    assert channels(removed(g.graph(g.do(Conv2D(POINT), x, g.c(w))))) == [6, 4]
+
+
+def test_a_residual_keeps_what_either_side_has() -> None:
+    g = G(1, 6, 6, 3)
+    x = conv(g, g.x, 8, dead=(1, 2))
+    y = g.do(b.Add(), conv(g, x, 8, dead=(2, 3)), x)
+    assert channels(removed(g.graph(conv(g, y, 4)))) == [7, 7, 7, 4]
+
+
+def test_ties_through_depthwise_pools_concat_and_flatten() -> None:
+    g = G(1, 8, 8, 3)
+    x = conv(g, g.x, 6, dead=(0,))
+    d = g.do(Conv2D(SAME, group=6), x, g.reals(6, 3, 3, 1))
+    p = g.do(MaxPool(Window((2, 2), (2, 2))), d)
+    q = g.do(AveragePool(Window((2, 2), (2, 2))), conv(g, g.x, 5, dead=(4,)))
+    c = g.do(Concat(3), p, q)
+    f = g.do(Reshape((1, 1, 1, 4 * 4 * 11)), g.do(u.Relu(), c))
+    y = g.do(Conv2D(POINT), f, g.reals(7, 1, 1, 4 * 4 * 11))
+    assert channels(removed(g.graph(y))) == [5, 5, 5, 4, 4, 9, 9, 16 * 9, 7]
+
+
+def test_a_constant_that_is_not_zero_stays() -> None:
+    g = G(1, 6, 6, 3)
+    graph = g.graph(conv(g, conv(g, g.x, 8, dead=(0,), bias=1.0), 4))
+    assert removed(graph) is graph
+
+
+def test_outputs_and_inputs_keep_their_shape() -> None:
+    g = G(1, 6, 6, 3)
+    graph = g.graph(conv(g, g.x, 8, dead=(0, 1)))
+    assert removed(graph) is graph
+
+
+def test_a_layer_without_any_weights_keeps_one_channel() -> None:
+    g = G(1, 6, 6, 3)
+    x = conv(g, g.x, 4, dead=(0, 1, 2, 3))
+    f = g.do(Reshape((1, 1, 1, 36 * 4)), x)
+    assert channels(removed(g.graph(g.do(Conv2D(POINT), f, g.reals(3, 1, 1, 36 * 4))))) == [1, 36, 3]
+
+
+def test_codes_whose_zero_is_not_0() -> None:
+    def net(zero: int) -> Graph:
+        g = G(1, 6, 6, 3, dtype=INT8)
+
+        def layer(x: Value, outputs: int, x_zero: int, dead: tuple[int, ...] = ()) -> Value:
+            w = g.rng.integers(-127, 128, (outputs, 3, 3, x.type.channels)).astype(np.int8)
+            w[list(dead)] = 0
+            params = [g.const(np.full(outputs, v, np.int32)) for v in (0, 1 << 22, 32)]
+            return g.do(Conv2D(SAME, epilogue=requant, x_zero=x_zero), x, g.const(w), *params)
+
+        x = g.do(MaxPool(SAME), layer(g.x, 5, 3, dead=(1,)))
+        x = g.do(Lookup(), x, g.const(np.arange(-128, 128).astype(np.int8)))
+        return g.graph(layer(x, 4, zero))
+
+    requant = Requant(INT8, -128, -128, 127)
+    assert channels(removed(net(-128))) == [4, 4, 4, 4]
+    assert channels(removed(net(0))) == [5, 5, 5, 4]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.lists(st.sampled_from(["conv", "wise", "pool", "add", "fork", "mean"]), max_size=7))
+def test_any_network_keeps_its_bits(seed: int, parts: list[str]) -> None:
+    g = G(1, 6, 6, 3)
+    g.rng = np.random.default_rng(seed)
+
+    def dead(n: int) -> tuple[int, ...]:
+        return tuple(int(i) for i in np.flatnonzero(g.rng.random(n) < 0.4))
+
+    x = conv(g, g.x, 6, dead=dead(6))
+    for part in parts:
+        c = x.type.channels
+        if part == "conv":
+            x = conv(g, x, 5, dead=dead(5), bias=float(g.rng.integers(-1, 2)))
+        elif part == "wise":
+            x = g.do(Conv2D(SAME, group=c), x, g.reals(c, 3, 3, 1))
+        elif part == "pool":
+            x = g.do(MaxPool(SAME), x)
+        elif part == "add":
+            x = g.do(b.Add(), conv(g, x, c, dead=dead(c)), x)
+        elif part == "fork":
+            x = g.do(Concat(3), conv(g, x, 3, POINT, dead=dead(3)), g.do(u.Sigmoid(), x))
+        else:
+            x = g.do(b.Mul(), x, g.do(ReduceMean((1, 2)), x))
+    removed(g.graph(conv(g, x, 4)))
