@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bitc import device
+from bitc import device, quantization
+from bitc.errors import ModelError, UsageError
+from bitc.frontend import load
 from bitc.ir.graph import Array
-from bitc.pipeline import Compiled, Optimized
-from bitc.project import REPORT, write_project
+from bitc.pipeline import Compiled, Optimized, Options
+from bitc.project import REPORT, write_file, write_project
+from bitc.quantization import Settings
 from bitc.report import check_fit, compile_report
 from bitc.toolchain import Objects, Runnable, Toolchain, archive, build_model, compile_sources
 from bitc.verification import verify as compare
@@ -130,6 +133,44 @@ def verify(
     if tensors:
         result["per_layer"] = per_layer(compiled.model, compiled.graph, samples)
     return report | _cost(done) | result | {"runner": runner or compiled.target.runner.kind}
+
+
+def quantize(
+    model: Path,
+    options: Options,
+    calibration: Path,
+    test: Path | None,
+    labels: Path | None,
+    settings: Settings,
+    output: Path,
+) -> dict[str, Any]:
+    """Quantize a float model, write it, and say how far it is from the float model on the test data. Raises UsageError,
+    ModelError; never leaves a half-written file."""
+    imported = load(model, options.shapes, options.constants)
+    if imported.reference is None:
+        raise ModelError("has QONNX operators", where=str(model), hint="give the float model, in standard operators")
+    samples = load_inputs(calibration, imported.graph)
+    tried = load_inputs(test, imported.graph) if test else samples
+    known = load_labels(labels or test or calibration, len(tried))
+    if labels is not None and known is None:
+        raise UsageError(
+            f"holds no integers named labels, label or y, one for each of {len(tried)} samples",
+            where=str(labels),
+            hint="write it with numpy.savez(path, labels=array)",
+        )
+    found = quantization.quantize(imported.reference, samples, tried, known, settings)
+    load(found.model)  # raises where bitc could not compile what was made
+    write_file(output, found.model)
+    report = {key: value for key, value in vars(found).items() if key != "model"}
+    return {
+        "model": str(model),
+        "output": str(output),
+        "calibration_samples": len(samples),
+        "float_bytes": len(imported.reference),
+        "bytes": len(found.model),
+        **report,
+        "warnings": list(imported.notices),
+    }
 
 
 def bench(

@@ -18,7 +18,7 @@ LEVELS = [
     {"frontend", "passes", "schedule", "lower", "codegen", "runners"},
     {"pipeline", "device", "report", "project"},
     {"verification"},
-    {"compression"},
+    {"compression", "quantization"},
     {"actions"},
     {"cli"},
 ]
@@ -26,13 +26,13 @@ LEVELS = [
 
 MAY_PAIR = {("lower", "schedule"), ("device", "pipeline"), ("runners", "toolchain"), ("kernels", "interp")}
 HOMES = {
-    "onnx": "frontend",
-    "onnxruntime": "verification",
-    "jinja2": "codegen",
-    "unicorn": "runners",
-    "wasmtime": "runners",
-    "click": "cli",
-    "rich": "cli",
+    "onnx": {"frontend"},
+    "onnxruntime": {"verification", "quantization"},
+    "jinja2": {"codegen"},
+    "unicorn": {"runners"},
+    "wasmtime": {"runners"},
+    "click": {"cli"},
+    "rich": {"cli"},
 }
 
 
@@ -76,8 +76,8 @@ def test_imports_go_down(path: Path) -> None:
 @pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_third_party_libraries_stay_at_home(path: Path) -> None:
     for name in _imports(path):
-        home = HOMES.get(name.split(".")[0])
-        assert home is None or home == _part(path), f"{path.name} imports {name}, which belongs to bitc/{home}"
+        homes = HOMES.get(name.split(".")[0])
+        assert homes is None or _part(path) in homes, f"{path.name} imports {name}, which belongs to bitc/{homes}"
 
 
 def test_no_module_is_too_long() -> None:

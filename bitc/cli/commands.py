@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from bitc import actions, pipeline, runners
+from bitc import actions, pipeline, quantization, runners
 from bitc.cli import render
 from bitc.cli.compress import compress_command
-from bitc.cli.options import Job, make_job, make_options, model_options, target_options
+from bitc.cli.options import Job, make_job, make_options, model_options, source_options, target_options
 from bitc.errors import UnsupportedOp
 from bitc.ir.text import to_text
 from bitc.target import Target
@@ -180,6 +180,52 @@ def bench_command(inputs: Path | None, runner: str | None, **options: Any) -> No
     )
 
 
+@click.command("quantize")
+@source_options
+@click.option("--calibration", type=click.Path(path_type=Path), required=True, help="NPZ file of typical inputs.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="ONNX file to write.")
+@click.option("--test", type=click.Path(path_type=Path), help="NPZ file to compare on (default: the calibration data).")
+@click.option("--labels", type=click.Path(path_type=Path), help="NPZ file with the true classes, if not among those.")
+@click.option(
+    "--method",
+    type=click.Choice(sorted(quantization.METHODS)),
+    default=quantization.Settings.method,
+    show_default=True,
+    help="How ranges are found.",
+)
+@click.option("--symmetric", is_flag=True, help="No zero points for activations.")
+def quantize_command(
+    model: Path,
+    calibration: Path,
+    output: Path,
+    test: Path | None,
+    labels: Path | None,
+    method: str,
+    symmetric: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Quantize the float MODEL to int8 by onnxruntime.quantization, and compare both."""
+    settings = quantization.Settings(method, symmetric)
+    with render.progress(f"quantizing {model.name}"):
+        report = actions.quantize(model, make_options(**options), calibration, test, labels, settings, output)
+    if as_json:
+        render.emit_json(report)
+        return
+    render.notices(report["warnings"])
+    before, after = report["accuracy_before"], report["accuracy_after"]
+    render.facts(
+        [
+            ("samples", report["samples"]),
+            ("same label", f"{100 * report['argmax_agreement']:.1f} %"),
+            ("accuracy", None if before is None else f"{100 * before:.1f} % before, {100 * after:.1f} % after"),
+            ("error", f"{report['max_abs_error']:.3g} at most, {report['mean_abs_error']:.3g} on average"),
+            ("bytes", f"{report['float_bytes']:,} before, {report['bytes']:,} after"),
+        ]
+    )
+    click.echo(f"wrote {output}")
+
+
 @click.command("inspect")
 @model_options
 def inspect_command(model: Path, as_json: bool, **options: Any) -> None:
@@ -254,6 +300,7 @@ COMMANDS = (
     verify_command,
     run_command,
     bench_command,
+    quantize_command,
     inspect_command,
     compress_command,
     targets_command,

@@ -34,10 +34,29 @@ class Job:
     json: bool
 
 
+def source_options(command: _Command) -> _Command:
+    """MODEL and what completes it."""
+    for decorate in (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else."),
+        click.option(
+            "--shape", "shapes", multiple=True, metavar="NAME=1x3x32x32", help="Shape of an input with dynamic sizes."
+        ),
+        click.option(
+            "--const",
+            "constants",
+            multiple=True,
+            metavar="NAME=1,3,32 or NAME=FILE.npy",
+            help="Value of an input that is known now (a shape, axes, k, ...); it is no input of the C code.",
+        ),
+        click.argument("model", type=click.Path(path_type=Path)),
+    ):
+        command = decorate(command)
+    return command
+
+
 def model_options(command: _Command) -> _Command:
     """MODEL and what changes its meaning."""
     for decorate in (
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else."),
         click.option("--name", default="", help="Prefix of all C names (default: from the file name)."),
         click.option(
             "--sign0",
@@ -59,20 +78,9 @@ def model_options(command: _Command) -> _Command:
             metavar="IN:OUT",
             help="Keep output OUT in the arena and give it back as input IN on the next run; auto: find such by name.",
         ),
-        click.option(
-            "--shape", "shapes", multiple=True, metavar="NAME=1x3x32x32", help="Shape of an input with dynamic sizes."
-        ),
-        click.option(
-            "--const",
-            "constants",
-            multiple=True,
-            metavar="NAME=1,3,32 or NAME=FILE.npy",
-            help="Value of an input that is known now (a shape, axes, k, ...); it is no input of the C code.",
-        ),
-        click.argument("model", type=click.Path(path_type=Path)),
     ):
         command = decorate(command)
-    return command
+    return source_options(command)
 
 
 def target_options(command: _Command) -> _Command:
@@ -100,10 +108,10 @@ def target_options(command: _Command) -> _Command:
 def make_options(
     shapes: tuple[str, ...],
     constants: tuple[str, ...],
-    states: tuple[str, ...],
-    snap: float,
-    sign0: str | None,
-    name: str,
+    states: tuple[str, ...] = (),
+    snap: float = Options.tolerance,
+    sign0: str | None = None,
+    name: str = "",
     goal: Goal = Goal.BALANCED,
 ) -> Options:
     known = dict(_constant(c) for c in constants)
