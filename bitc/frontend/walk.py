@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto
 
 from bitc.errors import InvalidModel, ModelError, Unsupported
 from bitc.frontend import fold, functions
 from bitc.frontend.context import Context, Refused, Session
+from bitc.frontend.control import CONTROL, Body, Flow, Incomplete, check_inputs
 from bitc.frontend.order import label, live_nodes
 from bitc.frontend.schema import check_schema
 from bitc.frontend.source import is_qonnx, opset_table
@@ -62,7 +62,7 @@ class Scope:
 
 
 class Walker:
-    """Imports the nodes of a graph and, inlined, of constant `If` branches. Collects what is not supported."""
+    """Imports the nodes of a graph and, inlined, of its subgraphs. Collects what is not supported."""
 
     def __init__(self, session: Session, opsets: dict[str, int]) -> None:
         self.session = session
@@ -92,10 +92,11 @@ class Walker:
     def _node(self, node: NodeProto, scope: Scope, read: set[str]) -> Sequence[Value | Unknown]:
         at = label(node)
         inputs = [scope.lookup(n, at) if n else None for n in node.input]
-        if node.op_type == "If" and node.domain in ("", "ai.onnx"):
-            return self._branch(node, scope, inputs)
+        flow = CONTROL.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         unknown = any(isinstance(v, Unknown) for v in inputs)
         try:
+            if flow:
+                return self._flow(flow, node, scope, inputs, read)
             known = [None if isinstance(v, Unknown) else v for v in inputs]
             return self._import(node, at, known, read, only_look=unknown)
         except Refused as e:
@@ -178,25 +179,37 @@ class Walker:
             return UNKNOWN
         return Value(self.session.builder.unique(name), TensorType(tuple(dims), dtype))
 
-    def _branch(
-        self, node: NodeProto, scope: Scope, inputs: Sequence[Value | Unknown | None]
+    def _flow(
+        self, flow: Flow, node: NodeProto, scope: Scope, inputs: Sequence[Value | Unknown | None], read: set[str]
     ) -> Sequence[Value | Unknown]:
+        """Import a node that holds subgraphs."""
         at = label(node)
-        condition = inputs[0] if inputs else None
-        if condition is None:
-            raise InvalidModel("has no condition", where=at, hint=_HINT)
-        if isinstance(condition, Unknown):
+        if any(isinstance(v, Unknown) for v in inputs):
             return [UNKNOWN] * len(node.output)
-        if not condition.is_const or condition.type.size != 1:
-            reason = "the condition is computed at run time"
-            self.unsupported.append(Unsupported(at, "If", reason, "export with fixed shapes, or remove the branch"))
+
+        def open_(graph: GraphProto) -> Body:
+            constants = Scope(self.session, graph, scope)
+            nodes, needed = live_nodes(graph)
+
+            def run(*values: Value) -> list[Value]:
+                check_inputs(graph, values, at)
+                inner = Scope(self.session, GraphProto(), constants)
+                for info, value in zip(graph.input, values, strict=True):
+                    inner.define(info.name, value)
+                self.graph(graph, inner, nodes, needed, top=False)
+                found = [inner.lookup(o.name, at) for o in graph.output]
+                known = [v for v in found if isinstance(v, Value)]
+                if len(known) < len(found):
+                    raise Incomplete
+                return known
+
+            return run
+
+        known = [v for v in inputs if not isinstance(v, Unknown)]
+        wanted = [bool(o) and o in read for o in node.output]
+        ctx = Context(self.session, node, self.opsets[""], known, wanted, at)
+        check_schema(ctx, ctx.opset)
+        try:
+            return flow(ctx, open_)
+        except Incomplete:
             return [UNKNOWN] * len(node.output)
-        name = "then_branch" if np.asarray(condition.array).reshape(-1)[0] else "else_branch"
-        ctx = Context(self.session, node, self.opsets[""], [], [], at)
-        graph = ctx.attrs.graph(name)
-        inner = Scope(self.session, graph, scope)
-        nodes, read = live_nodes(graph)
-        self.graph(graph, inner, nodes, read, top=False)
-        if len(graph.output) != len(node.output):
-            raise ctx.invalid("its branches have another number of outputs")
-        return [inner.lookup(o.name, at) for o in graph.output]

@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from bitc.errors import BitcError, DynamicShape, InvalidModel, UnsupportedOp, UsageError
 from bitc.frontend import check, context, load
-from tests.frontend.models import floats, model, subgraph
+from tests.frontend.models import floats, model
 
 node = helper.make_node
 
@@ -224,16 +224,6 @@ def test_declared_types_let_the_rest_be_checked() -> None:
     m = model(nodes, {"x": floats(1, 2, 4, 4)}, ["y", "z"], domains={"com.acme": 1})
     m.graph.value_info.append(helper.make_tensor_value_info("a", 1, [1, 2, 4, 4]))
     assert [n.node for n in check(m.SerializeToString()).unsupported] == ["first", "second"]
-
-
-def test_control_flow_is_unsupported() -> None:
-    branch = subgraph([node("Identity", ["x"], ["b"])], ["b"])
-    m = model(
-        [node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)], {"x": floats(2), "c": np.array(True)}, ["y"]
-    )
-    fails(UnsupportedOp, m, "run time")
-    m = model([node("Loop", ["", "", "x"], ["y"], body=branch)], {"x": floats(2)}, ["y"])
-    fails(UnsupportedOp, m, "Loop")
 
 
 def test_function_bombs_are_refused() -> None:
