@@ -52,8 +52,14 @@ class Renderer:
         return self._names[key]
 
     def preludes(self, uses: Iterable[str]) -> list[str]:
-        """The ISA primitives that functions use, each once."""
-        return [tidy(self.env.get_template(u).render()) for u in sorted({u for u in uses if u.endswith(".j2")})]
+        """The ISA primitives that functions use, each once: ``template.j2``, or ``template.j2#part`` for templates of
+        which only some parts are used."""
+        parts: dict[str, set[str]] = {}
+        for use in uses:
+            template, _, part = use.partition("#")
+            if template.endswith(".j2"):
+                parts.setdefault(template, set()).update({part} - {""})
+        return [tidy(self.env.get_template(t).render(parts=sorted(parts[t]))) for t in sorted(parts)]
 
     def file(self, template: str, **context: object) -> str:
         return self.env.get_template(template).render(context)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from bitc.ir.graph import Array, Node, Value
 from bitc.ir.types import TensorType
+from bitc.kernels.fixed import upper_word
 from bitc.kernels.step import Arg, Packed
 from bitc.ops.epilogue import Affine, Epilogue, Requant, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D
@@ -69,6 +70,26 @@ def conv_epilogue(node: Node) -> tuple[dict[str, Any], tuple[Arg, ...]]:
     return epilogue(op.epilogue, node.inputs[2:], acc, node.output.type, reach)
 
 
+def summed_epilogue(node: Node, low: Array, high: Array) -> tuple[dict[str, Any], tuple[Arg, ...], Array]:
+    """As `conv_epilogue`, for kernels whose sums start at a bias, which is returned: int64, one or one per output. The
+    sums of products, without it, lie between `low` and `high`, both ``[O]``."""
+    op, x, w = node.op, node.input(0), node.input(1)
+    assert isinstance(op, Conv2D)
+    none = np.zeros(1, np.int64)
+    if not isinstance(op.epilogue, Requant):
+        return *conv_epilogue(node), none
+    bias, multiplier, shift = (v.array.reshape(-1).astype(np.int64) for v in node.inputs[2:5] if v is not None)
+    acc = op.accumulator(x.type, w.type)
+    reach = np.maximum(abs(low), abs(high)) + abs(bias)
+    e, args = requantization(op.epilogue, factors(none, multiplier, shift, float(reach.max())), acc)
+    base, _ = epilogue(None, (), acc, node.output.type)
+    if found := upper_word(op.epilogue, bias, multiplier, shift, low, high):
+        one = found.multiplier.size == 1
+        args = () if one else (Arg("multiplier", Packed(found.multiplier, "multiplier")),)
+        e |= {"upper": found, "multiplier": int(found.multiplier[0]) if one else None}
+    return base | e, args, bias
+
+
 @dataclass(frozen=True)
 class Factors:
     """The parameters of a `Requant` as a kernel takes them, all int64: of one element or one per index."""
@@ -123,6 +144,7 @@ def requantization(op: Requant, found: Factors, acc: TensorType) -> tuple[dict[s
         "hi": op.hi,
         "ties": found.ties,
         "wide": found.wide,
+        "upper": None,
     }
     args = []
     for name, data in (("bias", found.bias), ("multiplier", found.multiplier), ("shift", found.shift)):

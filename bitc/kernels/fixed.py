@@ -1,0 +1,80 @@
+"""Requantization by the upper word of one product:  code = clip(((v * m >> 32) + half) >> j) + zero,  v = acc + bias.
+
+This is ``v * f`` rounded to the nearest integer, with halves up, for ``f = m / 2**(32 + j)``. A `Requant` is a step
+function of v with at most as many steps as there are codes. So a multiplier m is right if and only if it puts each step
+at the same v as the definition does: that is checked here, for every channel and code, in exact integers. Mostly f has
+24 significant bits and m holds it exactly; where channels differ so much that it can not, or where sums can lie right
+between two codes (which the definition rounds to even), m may still be right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bitc.ir.graph import Array
+from bitc.ops.epilogue import Requant
+
+MOST = 20
+"""Most bits that are shifted out of the upper word."""
+
+
+@dataclass(frozen=True)
+class UpperWord:
+    """``(((v << before) * multiplier >> 32) + add) >> after``, then limits."""
+
+    multiplier: Array
+    """int32, of one element or one per channel."""
+    before: int
+    after: int
+    add: int
+    """Half of a step, and the zero point."""
+
+
+def upper_word(op: Requant, bias: Array, multiplier: Array, shift: Array, low: Array, high: Array) -> UpperWord | None:
+    """The same function of sums ``low <= acc <= high``, or None. Arrays have one element, or one per channel."""
+    given = (np.asarray(p, np.int64).reshape(-1) for p in (bias, multiplier, shift, low, high))
+    b, m, s, lo, hi = np.broadcast_arrays(*given)
+    if op.hi == op.lo or not m.any():
+        return None
+    lo, hi = lo + b, hi + b
+    room = 31 - int(max(abs(lo).max(), abs(hi).max(), 1)).bit_length()
+    factor = float((m / 2.0**s).max())
+    exponent = min(int(np.floor(-np.log2(factor))) - 2, MOST)  # the largest multiplier has 30 or 31 bits
+    if factor * 2.0 ** (33 + exponent) < 2**31:
+        exponent = min(exponent + 1, MOST)
+    after, before = max(exponent, 1), max(1 - exponent, 0)
+    if before > room:
+        return None
+    codes = np.arange(op.lo - op.zero + 1, op.hi - op.zero + 1)  # in steps, those above the lowest
+    if int(abs(2 * codes - 1).max()).bit_length() + max(int(s.max()), after + 31) > 62:
+        return None
+    # v * m / 2**s rounds to n or more if it exceeds n - 1/2, or equals that and n is even.
+    steps = _steps(2 * m, (2 * codes - 1) << s[:, None], codes % 2 == 0, lo, hi)
+    limits = np.broadcast_to((2 * codes - 1) << (after + 31), steps.shape)
+    found = np.rint(m.astype(np.float64) * 2.0 ** (32 + after - before - s)).astype(np.int64)
+    for nudge in (0, -1, 1):
+        candidate = found + nudge
+        wrong = (_steps(candidate << before, limits, np.array(True), lo, hi) != steps).any(axis=1)
+        if nudge == 0:
+            best, bad = candidate.copy(), wrong
+        else:
+            best, bad = np.where(bad & ~wrong, candidate, best), bad & wrong
+    if bad.any() or best.max() >= 2**31 or best.min() < 0:
+        return None
+    add = (op.zero << after) + (1 << (after - 1))
+    reach = int(max(abs(lo).max(), abs(hi).max())) << before
+    if abs(add) + (reach * int(best.max()) >> 32) + 1 >= 2**31:
+        return None
+    single = best[:1] if (best == best[0]).all() else best
+    return UpperWord(single.astype(np.int32), before, after, add)
+
+
+def _steps(factor: Array, limits: Array, equal: Array, lo: Array, hi: Array) -> Array:
+    """The least v in lo ... hi with ``v * factor > limit``, or ``>=`` where `equal`; hi + 1 if there is none. Int64:
+    ``[channels]``, and limits ``[channels, codes]``."""
+    divisor = np.maximum(factor, 1)[:, None]
+    v = np.where(equal, -(-limits // divisor), limits // divisor + 1)
+    v = np.where(factor[:, None] > 0, v, np.where(limits < 0, lo[:, None], hi[:, None] + 1))
+    return np.clip(v, lo[:, None], hi[:, None] + 1)

@@ -1,0 +1,185 @@
+"""int8 rows against the reference, bit for bit, on awkward sizes and extreme values; on this machine and on emulated
+chips, where the same sums are assembly."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bitc import interp
+from bitc.codegen import emit
+from bitc.ir.dtypes import INT8, INT16, UINT8
+from bitc.ir.graph import Graph, Value
+from bitc.ir.types import Quant, TensorType
+from bitc.kernels import Selection, assign_layouts, select
+from bitc.kernels.fixed import upper_word
+from bitc.kernels.select import Choice
+from bitc.kernels.step import Variant
+from bitc.kernels.variants import VARIANTS
+from bitc.lower import lower
+from bitc.ops.epilogue import Affine, Epilogue, Requant, TernThreshold, Threshold
+from bitc.ops.linear import Conv2D
+from bitc.ops.window import Window
+from bitc.runners import available
+from bitc.schedule import plan_memory
+from bitc.target import Target
+from tests.kernels.harness import (
+    Compiled,
+    assert_same,
+    call,
+    merge,
+    portable,
+    random_feeds,
+    run_on_target,
+    shared_library,
+    single,
+)  # fmt: skip
+
+PM = Quant.two_valued(-1, 1)
+OUTS = (
+    Requant(INT8, -3, -128, 127), Requant(UINT8, 128, 131, 250), Requant(INT16, 0, -32768, 32767),
+    Requant(UINT8, 0, 0, 255), Requant(INT8, -128, -128, 100),
+)  # fmt: skip
+WINDOWS = (
+    Window(), Window((3, 3), pads=(1, 1, 1, 1)), Window((3, 3), (2, 2), (0, 1, 1, 2)),
+    Window((3, 3), (1, 1), (2, 2, 2, 2), (2, 2)), Window((2, 3), (1, 2)), Window((5, 5), pads=(2, 2, 2, 2)),
+    Window((2, 2), (3, 3), (2, 2, 2, 2)), Window((6, 7)), Window((3, 2), (1, 1), (2, 0, 0, 1)),
+)  # fmt: skip
+CHANNELS = ((1, 1, 1), (2, 3, 1), (3, 16, 1), (5, 7, 1), (7, 2, 1), (17, 5, 1), (31, 4, 1), (33, 33, 1), (6, 4, 2),
+            (16, 24, 4), (64, 6, 1))  # fmt: skip
+DEPTHWISE = tuple((c, c * m, c) for c, m in ((1, 2), (2, 1), (3, 1), (5, 2), (8, 1), (17, 1), (33, 1)))
+ROWS = {row.name: row for row in VARIANTS}
+CHIPS = {
+    "dsp": lambda: replace(portable(), features=frozenset({"dsp"}), vector_bytes=4),
+    "plain": lambda: replace(portable(), vector_bytes=0),
+    "cortex-m0plus": lambda: Target.load("cortex-m0plus", ram="1M", flash="4M"),
+    "cortex-m3": lambda: Target.load("cortex-m3", ram="1M", flash="4M"),
+    "cortex-m4": lambda: Target.load("cortex-m4", ram="1M", flash="4M"),
+    "cortex-m55": lambda: Target.load("cortex-m55"),
+}
+
+
+def requant(rng: np.random.Generator, outputs: int, reach: float, i: int) -> list[np.ndarray]:
+    """Bias, multiplier and shift: of 24 bits, powers of two (ties), far apart, or one for all."""
+    mantissa, exponent = np.frexp((2.0 ** rng.uniform(5, 8, outputs) / max(reach, 1)).astype(np.float32))
+    multiplier, shift = (mantissa * 2**24).astype(np.int64), 24 - exponent
+    if i % 4 == 1:
+        multiplier, shift = np.ones(outputs, np.int64), np.maximum(-exponent, 0)
+    elif i % 4 == 2:
+        shift = shift + rng.integers(-9, 10, outputs)
+    bias = rng.integers(-3000, 3000, outputs)
+    one = slice(0, 1) if i % 4 == 3 else slice(None)
+    return [p[one].astype(np.int32) for p in (bias, multiplier, np.clip(shift, 0, 62))]
+
+
+def case(rng: np.random.Generator, window: Window, sizes: tuple[int, int, int], i: int) -> Graph:
+    c, o, group = sizes
+    dtype = (INT8, UINT8, INT16)[i % 3]
+    planar = c <= 3 and group == 1 and i % 2 == 1
+    n = 1 + (i % 5 == 0)
+    x = TensorType((n, c, 6, 7) if planar else (n, 6, 7, c), dtype)
+    shape = (o, *window.kernel, c // group)
+    codes = rng.choice([-128, 127, -127], shape) if i % 7 == 0 else np.rint(rng.normal(0, 40, shape)).clip(-128, 127)
+    w = Value("w", TensorType(shape, INT8), codes.astype(np.int8))
+    zero = int(rng.integers(dtype.min, dtype.max + 1)) if i % 3 and dtype is not INT16 else 0
+    op = Conv2D(window, group, None, planar, zero)
+    t = rng.integers(-200, 200, o).astype(np.int32)
+    forms: dict[int, tuple[Epilogue | None, list[np.ndarray]]] = {
+        4: (TernThreshold(Quant()), [t, t + 40]),
+        5: (Threshold(PM), [t]),
+        6: (None, []),
+        7: (Affine(), [rng.normal(size=o).astype(np.float32), np.zeros(1, np.float32)]),
+    }
+    plain = OUTS[i % 5], requant(rng, o, float(op.reach(x, w.array).max()), i)
+    epilogue, params = forms.get(i % 8, plain)
+    return single(replace(op, epilogue=epilogue), x, w, *params)
+
+
+def cases(sizes: tuple[tuple[int, int, int], ...], every: int) -> Iterator[Graph]:
+    rng = np.random.default_rng(every)
+    for i, (window, channels) in enumerate((w, c) for w in WINDOWS for c in sizes):
+        graph = case(rng, window, channels, i)
+        if i % every == 0:
+            yield graph
+
+
+def compile_with(graph: Graph, target: Target, row: Variant) -> tuple[Compiled, int]:
+    """With `row` for every node that it takes, and how many those are."""
+    graph = assign_layouts(graph, target)
+    choices = dict(select(graph, target).choices)
+    taken = {n: Choice(row, ()) for n in graph.nodes if not row.accepts(n, target)}
+    program = lower(graph, Selection(choices | taken), target)
+    plan = plan_memory(program)
+    return Compiled(graph, program, plan, emit(program, plan, target, graph.name), target), len(taken)
+
+
+def feeds(graph: Graph) -> list[dict[str, np.ndarray]]:
+    """Random codes, and codes at the ends of the range."""
+    rng = np.random.default_rng(1)
+    ends = {v.name: rng.choice([v.type.dtype.min, v.type.dtype.max], v.shape) for v in graph.inputs}
+    return [random_feeds(graph), {v.name: ends[v.name].astype(v.type.dtype.carrier) for v in graph.inputs}]
+
+
+def check(graph: Graph, target: Target, row: Variant, folder: Path, least: int) -> None:
+    compiled, taken = compile_with(graph, target, row)
+    assert taken >= least
+    on_host = target.toolchain.link == "shared"
+    library = ctypes.CDLL(str(shared_library(compiled, folder))) if on_host else None
+    for i, given in enumerate(feeds(graph)):
+        got = call(compiled, library, given) if library else run_on_target(compiled, folder / str(i), given)[0]
+        for name, want in interp.run(graph, given).items():
+            assert_same(got[name], want, name)
+
+
+@pytest.mark.parametrize(
+    "row, chip", [("conv_smlad", "dsp"), ("conv_smlad", "cortex-m4"), ("depthwise_int8", "plain"),
+                  ("depthwise_int8", "dsp"), ("depthwise_int8", "cortex-m4"), ("depthwise_int8", "cortex-m0plus")],
+)  # fmt: skip
+def test_row(row: str, chip: str, tmp_path: Path) -> None:
+    target = CHIPS[chip]()
+    graphs = list(cases(DEPTHWISE if row.startswith("depthwise") else CHANNELS, 5))
+    check(merge(graphs), target, ROWS[row], tmp_path, len(graphs) * 2 // 3)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("row", ["conv_smlad", "depthwise_int8"])
+def test_sweep(row: str, chip: str, tmp_path: Path) -> None:
+    target = CHIPS[chip]()
+    if reason := available(target):
+        pytest.skip(reason)
+    check(merge(list(cases(DEPTHWISE if row.startswith("depthwise") else CHANNELS, 1))), target, ROWS[row], tmp_path, 0)
+
+
+@pytest.mark.parametrize("k, value", [(516, 127), (517, 127), (518, 127), (1200, 127), (512, -128), (513, -128)])
+def test_accumulator_limits(k: int, value: int, tmp_path: Path) -> None:
+    """256 times a sum stays below 2**31 up to k = 517 products of 127 and 127 + 1."""
+    shape = (9, 1, 1, k)
+    w = Value("w", TensorType(shape, INT8), np.full(shape, value, np.int8))
+    graph = single(Conv2D(Window()), TensorType((1, 1, 1, k), INT8), w)
+    rows = single(Conv2D(Window()), TensorType((1, 1, 2, k), INT8), Value("v", w.type, w.array))
+    check(merge([graph, rows]), CHIPS["dsp"](), ROWS["conv_smlad"], tmp_path, 2)
+
+
+def test_upper_word_is_exact() -> None:
+    """Whatever is found equals the definition for every sum."""
+    rng = np.random.default_rng(5)
+    found = 0
+    for i in range(60):
+        out = OUTS[i % 5]
+        bias, multiplier, shift = requant(rng, 3, 2.0 ** rng.uniform(8, 15), i)
+        low, high = np.full(3, -30_000), np.full(3, 30_000)
+        upper = upper_word(out, bias, multiplier, shift, low, high)
+        if upper is None:
+            continue
+        found += 1
+        acc = np.arange(-30_000, 30_001)[:, None]
+        v = (acc + bias.astype(np.int64)) << upper.before
+        got = ((v * upper.multiplier >> 32) + upper.add) >> upper.after
+        assert (np.clip(got, out.lo, out.hi) == out.apply(acc, bias, multiplier, shift)).all()
+    assert found > 30
