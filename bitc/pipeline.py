@@ -19,7 +19,7 @@ from bitc.ir.plan import MemoryPlan
 from bitc.ir.program import Program
 from bitc.ir.rewrite import name_outputs
 from bitc.ir.verify import verify
-from bitc.kernels import Goal, Selection, assign_layouts, select
+from bitc.kernels import Goal, Selection, assign_layouts, choose_few_bits, select
 from bitc.lower import lower
 from bitc.ops.movement import Reshape
 from bitc.passes.binarize import Binarize
@@ -131,7 +131,8 @@ def compile_model(
 ) -> Compiled:
     """Compile a model for a target. Raises ModelError; TargetError if a node has no kernel there."""
     model = optimize(source, options)
-    graph = order(assign_layouts(model.graph, target))
+    graph = choose_few_bits(model.graph, target, options.goal)  # before layouts: planes are packed, bytes are not
+    graph = order(assign_layouts(graph, target))
     selection = select(graph, target, options.goal)
     program = lower(graph, selection, target, model.imported.states)
     plan = plan_memory(program)

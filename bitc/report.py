@@ -11,7 +11,7 @@ from bitc.ir.program import Program
 from bitc.target import Target
 from bitc.toolchain import Objects
 
-KINDS = ("binary", "ternary", "int8", "float")
+KINDS = ("binary", "ternary", "lowbit", "int8", "float")
 
 
 def compile_report(

@@ -23,10 +23,17 @@ class DType:
     is_signed: bool = True
     planes: int = 0
     """Bit planes per element of a packed type; 0 for types that are stored one element per C object."""
+    is_binary_number: bool = False
+    """Whether the planes of a packed type are the digits of a number from 0 on: plane i counts 2**i."""
 
     @property
     def is_packed(self) -> bool:
         return self.planes > 0
+
+    @property
+    def digits(self) -> int:
+        """How many binary digits the planes are; 0 for types that are no numbers in planes."""
+        return self.planes if self.is_binary_number else 0
 
     @property
     def is_integer(self) -> bool:
@@ -59,6 +66,10 @@ BIT1 = DType("bit1", 1, np.dtype(np.bool_), "", is_signed=False, planes=1)
 """A two-valued element. Code 1 means the lower value (-1), code 0 the higher (+1); the oracle holds codes as bool."""
 TERN = DType("tern", 2, np.dtype(np.int8), "", planes=2)
 """A three-valued element with codes -1, 0, 1; stored as a sign plane (1 = negative) and a nonzero plane."""
+UINT1, UINT2, UINT3, UINT4 = (
+    DType(f"uint{n}", n, np.dtype(np.uint8), "", is_signed=False, planes=n, is_binary_number=True) for n in range(1, 5)
+)
+"""Numbers from 0 to 2**n - 1, stored as n planes, plane i holding the digit that counts 2**i."""
 BOOL = DType("bool", 8, np.dtype(np.bool_), "uint8_t", is_signed=False)
 INT8 = _dense("int8", np.int8, "int8_t")
 UINT8 = _dense("uint8", np.uint8, "uint8_t")
@@ -73,12 +84,14 @@ FLOAT64 = _dense("float64", np.float64, "double")
 FLOAT16 = _dense("float16", np.float16, "")
 
 ALL = (
-    BIT1, TERN, BOOL, INT8, UINT8, INT16, UINT16, INT32, UINT32, INT64, UINT64, FLOAT32, FLOAT64, FLOAT16,
+    BIT1, TERN, UINT1, UINT2, UINT3, UINT4, BOOL,
+    INT8, UINT8, INT16, UINT16, INT32, UINT32, INT64, UINT64, FLOAT32, FLOAT64, FLOAT16,
 )  # fmt: skip
 
 _CODE_RANGE: dict[str, tuple[int, int]] = {
     "bit1": (0, 1),
     "tern": (-1, 1),
+    **{d.name: (0, 2**d.planes - 1) for d in (UINT1, UINT2, UINT3, UINT4)},
     "bool": (0, 1),
     **{
         d.name: (int(np.iinfo(d.carrier).min), int(np.iinfo(d.carrier).max))
@@ -87,6 +100,11 @@ _CODE_RANGE: dict[str, tuple[int, int]] = {
     },
 }
 _BY_NUMPY = {d.carrier: d for d in ALL if not d.planes}
+
+
+def few_levels(largest: int) -> DType:
+    """The narrowest type of planes that holds 0 ... `largest`, which is at most 15."""
+    return next(d for d in (UINT1, UINT2, UINT3, UINT4) if d.max >= largest)
 
 
 def from_numpy(dtype: np.dtype) -> DType:

@@ -119,7 +119,7 @@ class Layer:
     op: str
     kernel: str
     kind: str
-    """What is multiplied: binary, ternary, int8 or float."""
+    """What is multiplied: binary, ternary, lowbit (small numbers in bit planes), int8 or float."""
     macs: int
     weights_bytes: int
     text: str

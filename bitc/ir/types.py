@@ -18,7 +18,8 @@ class Layout:
 
     `word` is 0 for one C object per element. Otherwise the last axis is bit-packed: element `i` of a row is bit
     `i % word` (least significant first) of word `i // word`, and a row is padded with zero bits to whole words.
-    A type with two planes stores, per row, all words of plane 0 (sign), then all words of plane 1 (nonzero).
+    A type with several planes stores, per row, all words of plane 0 (the sign of trits), then those of plane 1 (their
+    nonzero), and so on.
     """
 
     word: int = 0

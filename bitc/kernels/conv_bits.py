@@ -26,14 +26,14 @@ from bitc.ir.types import TensorType
 from bitc.kernels.epilogues import conv_epilogue
 from bitc.kernels.geometry import geometry
 from bitc.kernels.isa import BitIsa, bit_isa
-from bitc.kernels.pack import WORDS, pack_bits, planes
+from bitc.kernels.pack import WORDS, pack_bits, planes, storage
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
 from bitc.kernels.work import Work, convolution
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
 
-LARGEST = 7
-"""Magnitude up to which integer weights are taken: three planes."""
+LARGEST = 8
+"""Magnitude up to which integer weights are taken: three planes, or four for 8."""
 
 
 def tap_bits(x: TensorType, group: int) -> int:
@@ -89,7 +89,7 @@ def accepts(node: Node, target: Target) -> str:
     x, w = node.input(0), node.input(1)
     small = w.is_const and w.type.dtype is INT8 and abs(w.array.astype(np.int32)).max(initial=0) <= LARGEST
     return first_reason(
-        (x.type.dtype.is_packed, f"activations are {x.type.dtype}, not packed"),
+        (storage(x.type.dtype) in ("bit", "tern"), f"activations are {x.type.dtype}, neither bits nor trits"),
         (w.type.dtype.is_packed or small, f"weights are {w.type.dtype}, neither packed nor small integers"),
         (w.is_const, "weights are computed"),
     )
@@ -122,7 +122,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     per_group = w.shape[0] // op.group
     context: dict[str, Any] = {
         **geo.context,
-        **_gather(x.type, op.group, word),
+        **gather(x.type, op.group, word),
         "e": e,
         "word_t": f"uint{word}_t",
         "word_bits": word,
@@ -164,7 +164,7 @@ def _tap_sums(w: Array) -> Array:
     return narrow
 
 
-def _gather(x: TensorType, group: int, word: int) -> dict[str, Any]:
+def gather(x: TensorType, group: int, word: int) -> dict[str, Any]:
     """How rows are copied into the patch: in units of whole words where the taps allow, else bit by bit."""
     bits = tap_bits(x, group)
     widest = min(x.layout.word, word)
@@ -204,7 +204,7 @@ def work(node: Node, target: Target) -> Work:
     blocks, rest = divmod(w.shape[0] // op.group, isa.lanes)
     masked = found.pixels if x.dtype.planes == 2 else 0 if w.dtype is not BIT1 else found.border
     bits = tap_bits(x, op.group)
-    unit = _gather(x, op.group, word)["unit"]
+    unit = gather(x, op.group, word)["unit"]
     kind = f"{x.dtype}*{w.dtype} "
     for name, windows in ((f"{kind}plain ", found.pixels - masked), (f"{kind}masked ", masked)):
         windows *= op.group

@@ -15,7 +15,7 @@ from bitc.ir.graph import Array, Node
 from bitc.ir.program import c_type
 from bitc.kernels.epilogues import conv_epilogue
 from bitc.kernels.geometry import geometry
-from bitc.kernels.pack import pack_bits, planes
+from bitc.kernels.pack import pack_bits, planes, storage
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out
 from bitc.kernels.work import Work, convolution
 from bitc.ops.linear import Conv2D
@@ -74,7 +74,8 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     context: dict[str, Any] = {
         **geo.context,
         "e": e,
-        "x_kind": ("dense", "bit", "tern")[x.type.dtype.planes],
+        "x_kind": storage(x.type.dtype),
+        "x_planes": x.type.dtype.planes,
         "x_t": c_type(x.type),
         "x_word": x.type.layout.word,
         "x_words": x.type.words_per_plane if x.type.layout.word else 0,
@@ -112,6 +113,8 @@ def cost(node: Node, target: Target) -> float:
         if op.window.kernel == (1, 1) or stored(node, target) is not w.type.dtype
         else 1.0
     )
+    if x.type.dtype.is_packed:
+        vectors, per_mac = 1.0, per_mac + x.type.dtype.planes  # digits are picked out for every block of outputs
     return op.macs(x.type, w.type) * per_mac / vectors
 
 

@@ -32,7 +32,7 @@ from bitc.kernels.pack import WORDS, pack_bits
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
 from bitc.kernels.triples import TRIPLE, Triples, fetches, pack_patterns
 from bitc.kernels.work import Work, put
-from bitc.ops.epilogue import TernThreshold
+from bitc.ops.epilogue import Levels, TernThreshold
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
 
@@ -94,7 +94,7 @@ def accepts(node: Node, target: Target) -> str:
         (w.type.dtype is BIT1, f"weights are {w.type.dtype}, not bit1"),
         (w.is_const, "weights are computed"),
         (not op.planar, "planar input"),
-        (not isinstance(op.epilogue, TernThreshold), "the output is ternary"),
+        (not isinstance(op.epilogue, TernThreshold | Levels), "the output has several planes"),
         (op.macs(x.type, w.type) >= PRODUCTS * code(node), f"too few products to be worth {code(node)} bytes of code"),
         (target.word_bits == 32, f"words have {target.word_bits} bits"),
     ) or _fits(node, op, target)

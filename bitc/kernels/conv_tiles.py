@@ -20,6 +20,7 @@ from bitc.kernels.geometry import geometry
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
 from bitc.kernels.tiles import Region, TileIsa, Tiling, pack_tiles, tile_isas
 from bitc.kernels.work import Work, put
+from bitc.ops.epilogue import Levels
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
 
@@ -53,6 +54,7 @@ def accepts(node: Node, target: Target) -> str:
         (w.type.dtype is BIT1, f"weights are {w.type.dtype}, not bit1"),
         (w.is_const, "weights are computed"),
         (not op.planar, "planes of an image"),
+        (not isinstance(op.epilogue, Levels), "the output has binary digits"),
         (all(v is None or v.is_const for v in node.inputs[2:]), "parameters are computed"),
         (w.type.size // w.shape[0] <= MAX_COUNT, f"more than {MAX_COUNT} products per output"),
         (op.group == 1 or w.shape[0] // op.group % 8 == 0, "groups of outputs do not end with a byte"),

@@ -12,7 +12,7 @@ from bitc.ir.dtypes import BIT1
 from bitc.ir.graph import Array, Node
 from bitc.kernels.epilogues import conv_epilogue
 from bitc.kernels.geometry import geometry
-from bitc.kernels.pack import pack_bits
+from bitc.kernels.pack import pack_bits, storage
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out
 from bitc.kernels.work import Work, convolution
 from bitc.ops.linear import Conv2D
@@ -29,7 +29,7 @@ def _accepts(node: Node, target: Target) -> str:
     assert isinstance(op, Conv2D)
     return first_reason(
         (op.group == x.type.channels == w.shape[0], "not depthwise with one output per channel"),
-        (x.type.dtype.is_packed, f"activations are {x.type.dtype}, not packed"),
+        (storage(x.type.dtype) in ("bit", "tern"), f"activations are {x.type.dtype}, neither bits nor trits"),
         (w.type.dtype is BIT1 and w.is_const, "weights are not constant bits"),
     )
 
@@ -48,7 +48,7 @@ def _build(node: Node, target: Target) -> tuple[Step, ...]:
         "x_row": x.type.row_words,
         "channels": x.type.channels,
         "planes": geo.taps.bit_length(),
-        "ternary": x.type.dtype.planes == 2,
+        "ternary": storage(x.type.dtype) == "tern",
         "y_row": node.output.type.row_words if e["word"] else x.type.channels,
     }
     args = (out(node), Arg("x", x), Arg("w", Packed(pack_depthwise(w.array, word))), *params)

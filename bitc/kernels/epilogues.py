@@ -9,19 +9,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bitc.ir.dtypes import from_numpy
 from bitc.ir.graph import Array, Node, Value
 from bitc.ir.types import TensorType
 from bitc.kernels.fixed import upper_word
+from bitc.kernels.levels import line, steps
 from bitc.kernels.step import Arg, Packed
-from bitc.ops.epilogue import Affine, Epilogue, Requant, TernThreshold, Threshold
+from bitc.ops.epilogue import Affine, Epilogue, Levels, Requant, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D
+
+Span = tuple[Array, Array]
+"""Lowest and highest value of an integer accumulator, for each output."""
 
 
 def epilogue(
-    op: Epilogue | None, params: Sequence[Value | None], acc: TensorType, y: TensorType, reach: float = 2.0**31
+    op: Epilogue | None,
+    params: Sequence[Value | None],
+    acc: TensorType,
+    y: TensorType,
+    reach: float = 2.0**31,
+    span: Span | None = None,
 ) -> tuple[dict[str, Any], tuple[Arg, ...]]:
     """Context `e` of ``epilogue.j2`` and the parameter arguments. `reach` is the largest magnitude of an integer
-    accumulator."""
+    accumulator, `span` more of it where that is known."""
     word = y.layout.word
     base: dict[str, Any] = {
         "kind": "raw",
@@ -41,6 +51,8 @@ def epilogue(
         bias, multiplier, shift = (v.array for v in params if v is not None)
         e, tables = requantization(op, factors(bias, multiplier, shift, reach), acc)
         return base | e, tables
+    if isinstance(op, Levels):
+        return _levels(op, params, acc, y, span, base)
     args: list[Arg] = []
     given = dict(zip(op.param_names, params, strict=False)).get("flip")
     flip = given.array if given is not None else np.zeros(1, np.bool_)
@@ -66,8 +78,10 @@ def conv_epilogue(node: Node) -> tuple[dict[str, Any], tuple[Arg, ...]]:
     op, x, w = node.op, node.input(0), node.input(1)
     assert isinstance(op, Conv2D)
     acc = op.accumulator(x.type, w.type)
-    reach = 0.0 if acc.dtype.is_float else float(op.reach(x.type, w.array).max())
-    return epilogue(op.epilogue, node.inputs[2:], acc, node.output.type, reach)
+    if acc.dtype.is_float:
+        return epilogue(op.epilogue, node.inputs[2:], acc, node.output.type)
+    reach, span = float(op.reach(x.type, w.array).max()), op.span(x.type, w.array)
+    return epilogue(op.epilogue, node.inputs[2:], acc, node.output.type, reach, span)
 
 
 def summed_epilogue(node: Node, low: Array, high: Array) -> tuple[dict[str, Any], tuple[Arg, ...], Array]:
@@ -159,6 +173,36 @@ def _does_nothing(name: str, array: Array, acc: TensorType) -> bool:
     if name == "flip":
         return not array.any()
     return not acc.dtype.is_float and ((name == "scale" and (array == 1).all()) or (name == "bias" and not array.any()))
+
+
+def _levels(
+    op: Levels, params: Sequence[Value | None], acc: TensorType, y: TensorType, span: Span | None, base: dict[str, Any]
+) -> tuple[dict[str, Any], tuple[Arg, ...]]:
+    base |= {"kind": "levels", "largest": op.largest, "planes": y.dtype.planes if y.layout.word else 0}
+    given = [None if v is None else v.array.reshape(-1) for v in params]
+    flip = given[op.largest] if len(given) > op.largest else None
+    flip = np.zeros(1, np.bool_) if flip is None else flip
+    t = np.stack(np.broadcast_arrays(*(a for a in given[: op.largest] if a is not None), flip)[:-1])
+    t = _as_accumulator(t, acc, np.broadcast_to(flip, t.shape))
+    found = line(t, *(np.broadcast_to(s, t.shape[1]) for s in span)) if span and not flip.any() else None
+    if found:
+        slope, start = _narrow(found.slope), _narrow(found.start)
+        base |= {"shift": found.shift, "slope_size": slope.size, "start_size": start.size}
+        return base, (Arg("slope", Packed(slope, "slope")), Arg("start", Packed(start, "start")))
+    rows = steps(t)
+    halves = [1 << i for i in reversed(range(len(t).bit_length()))]
+    base |= {"shift": None, "t_t": from_numpy(rows.dtype).c_type, "t_size": len(rows), "halves": halves}
+    args = [Arg("t", Packed(rows.reshape(-1), "t"))]
+    if flip.any():
+        args.append(Arg("flip", Packed(_plain("flip", flip), "flip")))
+        base |= {"flip": True, "flip_size": flip.size}
+    return base, tuple(args)
+
+
+def _narrow(values: Array) -> Array:
+    """In 16 bits if they fit; one element if all are equal."""
+    short: Array = values[:1] if (values == values[0]).all() else values
+    return short.astype(np.int16) if (abs(short.astype(np.int64)) < 2**15).all() else short
 
 
 def _bound(value: np.float32) -> float | None:

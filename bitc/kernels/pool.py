@@ -12,7 +12,7 @@ from bitc.ir.program import c_type
 from bitc.ir.types import TensorType
 from bitc.kernels.epilogues import epilogue
 from bitc.kernels.geometry import geometry
-from bitc.kernels.pack import pack_bits
+from bitc.kernels.pack import pack_bits, storage
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out
 from bitc.ops.pool import AveragePool, MaxPool
 from bitc.target import Target
@@ -36,7 +36,8 @@ def _max_build(node: Node, target: Target) -> tuple[Step, ...]:
     context: dict[str, Any] = {
         **geometry(x.type, op.window).context,
         "packed": bool(word),
-        "ternary": x.type.dtype.planes == 2,
+        "ternary": storage(x.type.dtype) == "tern",
+        "planes": x.type.dtype.planes,
         "words": x.type.words_per_plane if word else 0,
         "t": c_type(x.type),
         "row": x.type.row_words if word else x.type.channels,
@@ -46,7 +47,8 @@ def _max_build(node: Node, target: Target) -> tuple[Step, ...]:
         "lowest": x.type.dtype.min,
         "highest": x.type.dtype.max,
     }
-    return (Step(MAX.name, "kernels/max_pool.j2", tuple(args), context, ("bitc_math.h",)),)
+    template = "kernels/max_pool_planes.j2" if x.type.dtype.digits else "kernels/max_pool.j2"
+    return (Step(MAX.name, template, tuple(args), context, ("bitc_math.h",)),)
 
 
 def _average_accepts(node: Node, target: Target) -> str:

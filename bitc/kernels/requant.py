@@ -10,6 +10,7 @@ from bitc.ir.graph import Array, Node
 from bitc.ir.program import c_type
 from bitc.ir.types import TensorType
 from bitc.kernels.epilogues import epilogue
+from bitc.kernels.pack import storage
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, product
 from bitc.ops.quantize import Dequantize, Requantize
 from bitc.target import Target
@@ -71,7 +72,8 @@ def _dequantize_build(node: Node, target: Target) -> tuple[Step, ...]:
     assert isinstance(op, Dequantize)
     scale, offset = np.asarray(op.quant.scale, np.float32), np.asarray(op.quant.offset, np.float32)
     context: dict[str, Any] = {
-        "kind": ("dense", "bit", "tern")[x.type.dtype.planes],
+        "kind": storage(x.type.dtype),
+        "planes": x.type.dtype.planes,
         "x_t": c_type(x.type),
         "word": x.type.layout.word,
         "words": x.type.words_per_plane if x.type.layout.word else 0,

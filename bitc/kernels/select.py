@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bitc.errors import NoKernel
@@ -32,10 +32,9 @@ class Goal(enum.Enum):
 
 
 @dataclass(frozen=True)
-class _Offer:
-    """A row that takes the node: predicted instructions, bytes of weights, and of code as measured on other layers."""
+class Offer:
+    """A way to compute something: predicted instructions, bytes of weights, and of code as measured on other layers."""
 
-    row: Variant
     cost: float
     weights: int
     code: int
@@ -94,20 +93,33 @@ def _choose(node: Node, target: Target, goal: Goal) -> Choice | list[tuple[str, 
         return rejected
     if len(rows) == 1:  # nothing to weigh
         return Choice(rows[0], tuple(rejected))
-    offers = [
-        _Offer(row, instructions(row, node, target), _weights(row, node, target), code_bytes(row, target))
-        for row in rows
-    ]
-    limited = target.memory.flash is not None
-    best = _best(offers, goal if limited or goal is Goal.SIZE else Goal.SPEED)
-    for o in offers:
+    offers = {row: _offer(row, node, target) for row in rows}
+    best = weigh(list(offers.values()), target, goal)
+    taken = next(row for row, o in offers.items() if o is best)
+    for row, o in offers.items():
         if o is not best:
             ours, theirs = f"{o.cost:.3g} instructions, {o.weights} bytes", f"{best.cost:.3g} and {best.weights}"
-            rejected.append((o.row.name, f"{ours}; {best.row.name} {theirs}"))
-    return Choice(best.row, tuple(rejected))
+            rejected.append((row.name, f"{ours}; {taken.name} {theirs}"))
+    return Choice(taken, tuple(rejected))
 
 
-def _best(offers: list[_Offer], goal: Goal) -> _Offer:
+def total(nodes: Sequence[Node], target: Target, goal: Goal) -> Offer | None:
+    """What nodes cost together, each with the row that it gets; None if there is no row for one."""
+    choices = [(n, _choose(n, target, goal)) for n in nodes]
+    offers = [_offer(c.variant, n, target) for n, c in choices if isinstance(c, Choice)]
+    if len(offers) < len(nodes):
+        return None
+    return Offer(sum(o.cost for o in offers), sum(o.weights for o in offers), sum(o.code for o in offers))
+
+
+def _offer(row: Variant, node: Node, target: Target) -> Offer:
+    return Offer(instructions(row, node, target), _weights(row, node, target), code_bytes(row, target))
+
+
+def weigh(offers: Sequence[Offer], target: Target, goal: Goal) -> Offer:
+    """The best of several ways to compute the same."""
+    if target.memory.flash is None and goal is not Goal.SIZE:
+        goal = Goal.SPEED
     if goal is Goal.SIZE:
         return min(offers, key=lambda o: (o.weights + o.code, o.cost))
     least = min(o.weights for o in offers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bitc.ir.dtypes import BIT1, TERN
+from bitc.ir.dtypes import BIT1
 from bitc.ir.graph import Graph, Node, Value
 from bitc.ir.program import Buffer, Call, Kind, Layer, Program
 from bitc.ir.types import type_of
@@ -172,6 +172,8 @@ def mac_kind(node: Node) -> tuple[str, int]:
     macs = op.macs(x, w)
     if x.dtype is BIT1 and w.dtype is BIT1:
         return "binary", macs
-    if TERN in (x.dtype, w.dtype) and x.dtype.is_packed and w.dtype.is_packed:
+    if x.dtype.digits or (x.dtype.is_packed and not w.dtype.is_packed and w.dtype.is_integer):
+        return "lowbit", macs
+    if x.dtype.is_packed and w.dtype.is_packed:
         return "ternary", macs
     return ("int8" if x.dtype.is_integer and w.dtype.is_integer else "float"), macs

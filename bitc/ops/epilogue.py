@@ -74,6 +74,35 @@ class Threshold(Epilogue):
 
 
 @dataclass(frozen=True)
+class Levels(Epilogue):
+    """Few-valued output: how many of the parameters t1, t2, ... (ascending) are ``<= acc``; the code is a number from 0
+    to `largest`, of type `dtype`.
+
+    `quant` maps the code to reals. Where the optional `flip` is true the code is how many of the parameters (descending
+    there) are ``>= acc``. NaN gives 0. Any quantizer of few evenly spaced values becomes this: its thresholds are where
+    its output steps up.
+    """
+
+    quant: Quant
+    dtype: DType
+    largest: int
+
+    @property
+    def param_names(self) -> tuple[str, ...]:  # type: ignore[override]  # here they depend on a field
+        return (*(f"t{i + 1}" for i in range(self.largest)), "flip")
+
+    def infer(self, acc: TensorType) -> TensorType:
+        return TensorType(acc.shape, self.dtype, DENSE, self.quant)
+
+    def apply(self, acc: Array, *params: Array | None) -> Array:
+        flip = params[self.largest] if len(params) > self.largest else None
+        code = np.zeros(acc.shape, self.dtype.carrier)
+        for t in params[: self.largest]:
+            code += acc >= t if flip is None else np.where(flip, acc <= t, acc >= t)
+        return code
+
+
+@dataclass(frozen=True)
 class TernThreshold(Epilogue):
     """Three-valued output: +1 where ``acc >= t_high``, -1 where ``acc < t_low``, 0 between (t_low <= t_high).
 

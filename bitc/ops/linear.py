@@ -58,9 +58,17 @@ class Conv2D(Op):
 
     def reach(self, x: TensorType, w: Array) -> Array:
         """The largest magnitude that an accumulator of integer codes can have, for each output."""
-        low, high = (-1.0, 1.0) if x.dtype.is_packed else (x.dtype.min - self.x_zero, x.dtype.max - self.x_zero)
-        weights: Array = np.abs(units(w).astype(np.float64)).reshape(w.shape[0], -1).sum(axis=1)
-        return weights * max(abs(low), abs(high))
+        low, high = self.span(x, w)
+        return np.maximum(-low, high)
+
+    def span(self, x: TensorType, w: Array) -> tuple[Array, Array]:
+        """Lowest and highest accumulator of integer codes, for each output; 0 lies between."""
+        bits = x.dtype.carrier.kind == "b"
+        least, most = (-1, 1) if bits else (int(x.dtype.min) - self.x_zero, int(x.dtype.max) - self.x_zero)
+        rows = units(w).reshape(len(w), -1).astype(np.int64)
+        plus, minus = np.maximum(rows, 0).sum(axis=1), np.minimum(rows, 0).sum(axis=1)
+        least, most = min(least, 0), max(most, 0)
+        return least * plus + most * minus, most * plus + least * minus
 
     def macs(self, x: TensorType, w: TensorType) -> int:
         """Multiply-accumulates, padding taps included (the field's convention)."""

@@ -36,8 +36,10 @@ _MIN_PRODUCTS = 8
 """Products per output from which bits pay. A kernel of one weight is always two-valued."""
 _MIN_PRODUCTS_PER_PLANE = 32
 """Products per output from which several planes of weights pay."""
-_MAX_LEVELS = 7
-"""Largest small integer that a weight may be: three planes of trits."""
+_MAX_LEVELS = 8
+"""Largest small integer that a weight may be against bits: three planes of trits, or four for -8."""
+_MOST_LEVELS = 127
+"""Largest integer that a weight may be against small integers."""
 
 Weights = BinaryWeights | GridWeights | ResidualWeights
 
@@ -77,10 +79,16 @@ class Binarize:
             declined(f"{products} product{'s' if products > 1 else ''} per output: too few to gain from bits")
             return None
         found = self._weights(w.array, products)
-        if isinstance(found, str):
+        wide = on_grid(w.array, self.tolerance, _MOST_LEVELS) if isinstance(found, str) else None
+        if isinstance(found, str) and wide is None:
             declined(found)
             return None
         codes = finder.codes(x, node.op.window.has_padding)
+        if isinstance(found, str):
+            if wide is None or isinstance(codes, Declined) or not codes.value.type.dtype.digits:
+                declined(found)
+                return None
+            found = wide
         if isinstance(codes, Declined):
             return self._real_input(rw, node, found, codes, declined)
         if isinstance(found, ResidualWeights) and not codes.value.type.dtype.is_packed:
@@ -141,9 +149,12 @@ def _units(found: BinaryWeights | GridWeights) -> Array:
 def _product(rw: Rewriter, node: Node, found: BinaryWeights | GridWeights, codes: Codes) -> Value:
     """The convolution of codes, and its real value:
 
-    x = step * unit + middle with unit what enters the product, so sum x*w = alpha * (step * acc + middle * sum of w)
+    x = step * (unit - zero) + middle with unit - zero what enters the product, so
+    sum x*w = alpha * (step * acc + middle * sum of w)
     """
-    acc = rw.emit(node.op, codes.value, _constant(rw, node, found), at=node.origin, name=f"{node.output.name}.acc")
+    assert isinstance(node.op, Conv2D)
+    op = replace(node.op, x_zero=codes.zero)
+    acc = rw.emit(op, codes.value, _constant(rw, node, found), at=node.origin, name=f"{node.output.name}.acc")
     alpha = found.alpha.astype(np.float64)
     total = _units(found).reshape(len(alpha), -1).sum(axis=1, dtype=np.int64)
     quant = Quant(_compact(alpha * codes.step), _compact(alpha * codes.middle * total))

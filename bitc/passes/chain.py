@@ -18,6 +18,7 @@ from bitc.ir.rewrite import Builder
 from bitc.ops.base import Pointwise
 from bitc.ops.binary import MultiThreshold
 from bitc.ops.pool import MaxPool
+from bitc.ops.unary import Cast
 
 _MAX_NODES = 256
 """Longest chain that is looked at: unrolled recurrent nets are pointwise over thousands of nodes."""
@@ -83,7 +84,8 @@ def _combine(node: Node, known: dict[Value, Array]) -> Array | None:
     for index, v in enumerate(node.inputs):
         if v is None or v.is_const:
             continue
-        own = node.op.direction(index, *consts)
+        # A cast of integers may wrap around; one of reals ends at the range of its type.
+        own = np.ones(1) if _rounds(node) else node.op.direction(index, *consts)
         if own is None:
             return None
         pull = np.sign(own) * known[v]
@@ -108,7 +110,7 @@ def find_chains(builder: Builder, end: Value, shared: Callable[[Value, set[Value
     while len(nodes) < _MAX_NODES:
         if len(frontier) == 1 and nodes:
             yield Chain(frontier[0], end, tuple(reversed(nodes)))
-            if frontier[0].type.dtype.is_code:
+            if frontier[0].type.dtype.is_code and not _rounds(builder.producer(frontier[0])):
                 return
         node = _latest(builder, frontier)
         if node is None:
@@ -124,6 +126,11 @@ def find_chains(builder: Builder, end: Value, shared: Callable[[Value, set[Value
         frontier += [v for v in dict.fromkeys(node.inputs) if v is not None and not v.is_const and v not in frontier]
         if not frontier:
             return
+
+
+def _rounds(node: Node | None) -> bool:
+    """Whether a node makes codes of reals, so that the chain goes on behind it."""
+    return node is not None and isinstance(node.op, Cast) and node.input(0).type.dtype.is_float
 
 
 def _is_pool(node: Node) -> bool:

@@ -21,18 +21,20 @@ from bitc.ops.quantize import Dequantize, Requantize
 from bitc.ops.unary import Sign
 from bitc.passes.chain import Chain, find_chains
 from bitc.passes.context import Context
-from bitc.passes.thresholds import NotAQuantizer, Quantizer, search
+from bitc.passes.thresholds import MOST_LEVELS, NotAQuantizer, Quantizer, search
 from bitc.passes.value_sets import ValueSets
 
 
 @dataclass(frozen=True)
 class Codes:
-    """`value` holds codes; a real is ``step * unit + middle``, where unit is +1/-1 for bits and the code otherwise."""
+    """`value` holds codes; a real is ``step * (unit - zero) + middle``, where unit is +1/-1 for bits and the code
+    otherwise."""
 
     value: Value
     step: float
     middle: float
     form: str
+    zero: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,21 @@ class CodeFinder:
     def codes(self, x: Value, padded: bool) -> Codes | Declined:
         """Codes of a convolution's input. `padded`: the convolution has zero padding, so zero must be the value of a
         skipped tap, which it is only where `middle` is 0."""
-        integer = self._integer_input(x, padded)
-        if integer is not None:
-            return integer
-        value = self._find(x)
+        few = self._sets[x].points
+        value = self._find(x) if few and len(few) <= MOST_LEVELS else None
+        if not isinstance(value, Value):
+            integer = self._integer_input(x, padded)
+            if integer is not None:
+                return integer
+            value = self._find(x)
         if isinstance(value, Declined):
             return value
         quant = value.type.quant
         assert quant is not None and quant.per_tensor
         if value.type.dtype is TERN:
             return Codes(value, quant.scale[0], 0.0, f"input {{-1, 0, 1}} * {quant.scale[0]:g}")
+        if value.type.dtype.digits:
+            return _numbers(value, quant, padded)
         low, high = quant.low, quant.high
         middle = (low + high) / 2
         if middle and padded:
@@ -144,7 +151,7 @@ class CodeFinder:
     def _quantizer(self, x: Value) -> Value | Declined:
         """Put a threshold on the root of the chain that quantizes x; long chains first: they may reach integers."""
         values = self._sets[x]
-        if values.points is None or len(values.points) > 3:
+        if values.points is None or len(values.points) > MOST_LEVELS:
             return Declined(f"its input takes values {values}")
         why = "its input is no function of one tensor"
         for chain in reversed(list(find_chains(self._rw, x, self._shared))):
@@ -199,13 +206,13 @@ class CodeFinder:
         weights = units(w.array)
         if weights.dtype.kind == "f":
             return None
-        per_tap = np.abs(weights.astype(np.int64)).sum(axis=3)
-        boxes = node.op.window.tap_boxes((x.shape[1], x.shape[2]))
-        bounds = {int(v) for rows, cols in boxes for v in np.unique(per_tap[:, rows, cols].sum(axis=(1, 2)))}
         if x.type.dtype is BIT1:
+            per_tap = np.abs(weights.astype(np.int64)).sum(axis=3)
+            boxes = node.op.window.tap_boxes((x.shape[1], x.shape[2]))
+            bounds = {int(v) for rows, cols in boxes for v in np.unique(per_tap[:, rows, cols].sum(axis=(1, 2)))}
             return np.unique(np.concatenate([np.arange(-k, k + 1, 2) for k in bounds]))
-        largest = int(max(abs(x.type.dtype.min), x.type.dtype.max)) * max(bounds)
-        return np.arange(-largest, largest + 1)
+        lowest, highest = node.op.span(x.type, w.array)
+        return np.arange(lowest.min(), highest.max() + 1)
 
     def _integer_input(self, x: Value, padded: bool) -> Codes | None:
         """x as a scaled 8-bit tensor: a chain of which the codes 0..255 (or -128..127) give evenly spaced reals, the
@@ -240,8 +247,21 @@ def _pad_code(op: Pad, codes: Value) -> Pad | None:
     """The same padding with the code of its value."""
     quant = codes.type.quant
     assert quant is not None
-    choices = {0: quant.high, 1: quant.low} if codes.type.dtype is BIT1 else {c: c * quant.scale[0] for c in (-1, 0, 1)}
-    for code, real in choices.items():
-        if real == op.value and op.mode == "constant":
-            return replace(op, value=code)
-    return None
+    code = np.rint((op.value - quant.offset[0]) / quant.scale[0])
+    real = quant.decode(code)
+    exact = abs(real - op.value) <= 1e-4 * abs(quant.scale[0]) and codes.type.dtype.min <= code <= codes.type.dtype.max
+    return replace(op, value=float(code)) if exact else None
+
+
+def _numbers(value: Value, quant: Quant, padded: bool) -> Codes | Declined:
+    """Numbers in bit planes. Where 0 is one of their reals, its code is the zero of the product."""
+    step, offset, largest = quant.scale[0], quant.offset[0], int(value.type.dtype.max)
+    zero = round(-offset / step)
+    is_real = -zero * step == offset
+    if padded and not (is_real and 0 <= zero <= largest):
+        last = offset + largest * step
+        return Declined(
+            f"its input takes evenly spaced values from {offset:g} to {last:g}, and padding adds another, 0"
+        )
+    form = f"input {value.type.dtype} * {step:g}" + (f" {offset:+g}" if offset else "")
+    return Codes(value, step, 0.0 if is_real else offset, form, zero if is_real else 0)

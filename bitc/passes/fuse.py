@@ -18,7 +18,7 @@ from bitc.ir.dtypes import FLOAT32, INT32
 from bitc.ir.graph import Array, Graph, Node, Value
 from bitc.ir.rewrite import Rewriter, rewrite
 from bitc.ops.binary import Add, Div, Mul, Sub
-from bitc.ops.epilogue import Affine, TernThreshold, Threshold
+from bitc.ops.epilogue import Affine, Levels, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D
 from bitc.ops.quantize import Dequantize, Requantize
 from bitc.ops.unary import Cast, Clip, Relu
@@ -148,7 +148,7 @@ def _threshold(rw: Rewriter, node: Node) -> Value | None:
     conv = _sole_producer(rw, node.input(0))
     if conv is None or not isinstance(conv.op, Conv2D) or conv.op.epilogue is not None:
         return None
-    if not isinstance(epilogue, Threshold | TernThreshold):
+    if not isinstance(epilogue, Threshold | TernThreshold | Levels):
         return None
     names = epilogue.param_names
     params = dict(zip(names, (v.array for v in node.inputs[1:] if v is not None), strict=False))

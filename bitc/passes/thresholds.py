@@ -3,6 +3,8 @@
     f(x) in {lo, hi}, f never falls:    f(x) = hi  iff  x >= t,    t = min { x : f(x) = hi }
                       f never rises:    f(x) = hi  iff  x <= t,    t = max { x : f(x) = hi }
 
+    f(x) in {lo, lo + d, lo + 2d, ...}: one threshold for each step
+
 Never by a rounded formula. Where f is monotone by its operators (rounding is monotone too), t is found by bisection
 over the accumulators that can occur, or over all finite floats; else f is evaluated on every reachable accumulator. So
 gamma < 0, gamma = 0, an activation or a second quantizer inside the chain need no cases of their own.
@@ -15,14 +17,15 @@ the largest that does not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bitc.ir.dtypes import few_levels
 from bitc.ir.graph import Array
 from bitc.ir.types import Quant
 from bitc.ops.binary import Pow
-from bitc.ops.epilogue import Epilogue, TernThreshold, Threshold
+from bitc.ops.epilogue import Epilogue, Levels, TernThreshold, Threshold
 from bitc.ops.unary import Elu, Erf, Exp, Selu, Sigmoid, Softplus, Softsign, Tanh
 from bitc.passes.chain import Chain
 
@@ -30,6 +33,10 @@ _FEW = 1 << 14
 """Evaluations up to which sampling is as quick as bisection."""
 _MANY = 1 << 23
 """Evaluations from which sampling takes too much memory."""
+MOST_LEVELS = 16
+"""Values up to which a quantizer's output is codes in bit planes."""
+_EVEN = 1e-4
+"""Share of a step by which values may be off their place."""
 _WAVY = (Exp, Tanh, Sigmoid, Erf, Softplus, Softsign, Elu, Selu, Pow)
 """Monotone as functions, but as float algorithms only up to rounding: integers are sampled where possible."""
 _BOUNDS = [np.float32(np.finfo(np.float32).max), *np.logspace(36, 6, 16).astype(np.float32)]
@@ -62,7 +69,7 @@ class _Levels:
 
 def search(chain: Chain, reachable: Array | None) -> Quantizer:
     """Find the thresholds of a chain. `reachable`: every value the integer root can take, ascending; None for a float
-    root. Raises NotAQuantizer with the reason if the output is not two- or three-valued and monotone."""
+    root. Raises NotAQuantizer with the reason if the output is not monotone, or not a few evenly spaced values."""
     shape = chain.varying()
     direction = chain.direction()
     evaluations = 0 if reachable is None else len(reachable) * int(np.prod(shape))
@@ -78,7 +85,7 @@ def search(chain: Chain, reachable: Array | None) -> Quantizer:
         flip = np.broadcast_to(direction < 0, shape)
         levels = _by_bisection(chain, flip, roots)
         minimum = tuple(_pool_direction(chain, i, shape) for i in range(len(chain.pools)))
-    quant, ternary = _code_type(np.unique(np.stack(levels.values)))
+    epilogue = _code_type(np.unique(np.stack(levels.values)))
 
     def first(at_least: float) -> Array:
         """The root from which the output is at least that."""
@@ -88,13 +95,15 @@ def search(chain: Chain, reachable: Array | None) -> Quantizer:
         trim = shape[next((i for i, d in enumerate(shape) if d != 1), len(shape) - 1) :]
         return roots.threshold(position, flip).reshape(trim)
 
-    if not ternary:
+    quant, params = epilogue.quant, tuple[Array, ...]()
+    if isinstance(epilogue, Threshold):
         nan_low = roots.is_float and bool((chain(np.full(shape, np.nan, np.float32)) == quant.low).all())
-        epilogue: Epilogue = Threshold(quant, nan_low)
-        params: tuple[Array, ...] = (first(quant.high),)
+        epilogue, params = replace(epilogue, nan_low=nan_low), (first(quant.high),)
+    elif isinstance(epilogue, TernThreshold):
+        # +1 from t_high on, -1 below t_low, so t_low is where the output reaches 0.
+        params = first(0.0), first(quant.scale[0])
     else:
-        # TernThreshold: +1 from t_high on, -1 below t_low, so t_low is where the output reaches 0.
-        epilogue, params = TernThreshold(quant), (first(0.0), first(quant.scale[0]))
+        params = tuple(first(quant.offset[0] + (i + 0.5) * quant.scale[0]) for i in range(epilogue.largest))
     if flip.any():
         params += (np.ascontiguousarray(flip).reshape(params[0].shape),)
     zero = any((v == 0).any() for v in levels.values)
@@ -139,20 +148,32 @@ def _float_roots(chain: Chain, shape: tuple[int, ...]) -> _Roots:
     raise NotAQuantizer("it is NaN for moderate inputs")
 
 
-def _code_type(points: Array) -> tuple[Quant, bool]:
-    """The quant of the code type for these output values, and whether it is ternary."""
+def _code_type(points: Array) -> Threshold | TernThreshold | Levels:
+    """The epilogue that gives codes for these output values."""
     if np.isnan(points).any():
         raise NotAQuantizer("its output can be NaN")
     if len(points) == 1:  # constant: any two-valued code that contains the value will do
         points = np.unique([points[0], -points[0] if points[0] else 1.0])
     if len(points) == 2 and not (points == 0).any():
-        return Quant.two_valued(float(points[0]), float(points[1])), False
-    if len(points) == 2:
-        return Quant((float(np.abs(points).max()),)), True
+        return Threshold(Quant.two_valued(float(points[0]), float(points[1])))
     if len(points) == 3 and points[1] == 0 and points[0] == -points[2]:
-        return Quant((float(points[2]),)), True
+        return TernThreshold(Quant((float(points[2]),)))
+    codes, step = even(points)
+    if codes is not None and codes[-1] < MOST_LEVELS:
+        zero = float(np.rint(-points[0] / step))
+        offset = -zero * step if abs(points[0] + zero * step) <= _EVEN * step else float(points[0])
+        return Levels(Quant((step,), (offset + 0.0,)), few_levels(int(codes[-1])), int(codes[-1]))
     shown = ", ".join(f"{p:g}" for p in points[:4])
     raise NotAQuantizer(f"its output takes {len(points)} values ({shown}{', ...' if len(points) > 4 else ''})")
+
+
+def even(points: Array) -> tuple[Array | None, float]:
+    """Ascending values as integers from 0 on, and the step between these; None if they are not evenly spaced."""
+    distance = (points - points[0]).astype(np.float64)
+    codes = np.rint(distance / np.diff(distance).min())
+    step = float(distance[-1] / codes[-1])
+    fits = np.abs(distance - codes * step).max() <= _EVEN * step
+    return (codes.astype(np.int64) if fits else None), step
 
 
 def _by_sampling(chain: Chain, reachable: Array, shape: tuple[int, ...]) -> tuple[_Levels, Array, tuple[Array, ...]]:
@@ -200,8 +221,8 @@ def _by_bisection(chain: Chain, flip: Array, roots: _Roots) -> _Levels:
     levels = _Levels([position], [f(position)])
     top = f(np.full(flip.shape, last))
     while (levels.values[-1] < top).any():
-        if len(levels.starts) == 3:
-            raise NotAQuantizer("its output takes more than 3 values")
+        if len(levels.starts) == MOST_LEVELS:
+            raise NotAQuantizer(f"its output takes more than {MOST_LEVELS} values")
         here = levels.values[-1]
         low, high = position, np.full(flip.shape, roots.count)  # f(low) <= here < f(high)
         while (high - low > 1).any():

@@ -243,14 +243,18 @@ def _anchors(graph: Graph, tensors: set[str], discrete: set[str]) -> dict[Value,
     anchors: dict[Value, Origin] = {}
     stepped: set[Value] = set()
     for node in graph.nodes:
-        dtype = node.output.type.dtype
-        quantizes = dtype.is_packed and not isinstance(node.op, _CARRIES) and not isinstance(node.op, Repack)
+        y = node.output.type
+        quantizes = (
+            (y.dtype.is_packed or y.quant is not None)
+            and not isinstance(node.op, _CARRIES)
+            and not isinstance(node.op, Repack)
+        )
         fresh = quantizes or _is_step(node.op) or isinstance(node.op, Requantize)
         if not fresh and not any(v in stepped for v in node.inputs):
             continue
         v = node.output
         exists = v.origin is not None and v.origin.tensor in tensors
-        if exists and v.origin is not None and (not dtype.is_float or v.origin.tensor in discrete):
+        if exists and v.origin is not None and (not y.dtype.is_float or v.origin.tensor in discrete):
             anchors[v] = v.origin
         else:
             stepped.add(v)

@@ -189,7 +189,7 @@ def random_array(t: TensorType, rng: np.random.Generator) -> np.ndarray:
     if t.dtype.carrier.kind == "b":
         return rng.random(t.shape) < 0.5
     if t.dtype.is_packed:
-        return rng.integers(-1, 2, t.shape).astype(np.int8)
+        return rng.integers(int(t.dtype.min), int(t.dtype.max) + 1, t.shape).astype(t.dtype.carrier)
     if t.dtype.is_float:
         return rng.normal(0, 2, t.shape).astype(t.dtype.carrier)
     low, high = max(t.dtype.min, -(2**20)), min(t.dtype.max, 2**20)

@@ -10,6 +10,7 @@ import pytest
 from onnx import helper
 
 from bitc.ir import BIT1, FLOAT32, TERN
+from bitc.ir.dtypes import UINT1
 from bitc.ops.epilogue import Threshold
 from bitc.ops.linear import Conv2D
 from bitc.ops.movement import Transpose
@@ -164,7 +165,8 @@ def larq_ternary(n: Net, x: str) -> str:
     return n.op("Sign", n.op("Add", plus, minus))
 
 
-THREE_VALUED: list[Quantizer] = [heaviside, bit_unsigned, multi_threshold_01, larq_ternary]
+WITH_ZERO = {heaviside: UINT1, bit_unsigned: UINT1, multi_threshold_01: UINT1, larq_ternary: TERN}
+"""Quantizers one of whose values is 0, and the type of their codes."""
 
 
 def name_of(value: Any) -> str:
@@ -191,11 +193,11 @@ def test_bipolar(quantizer: Quantizer) -> None:
     assert not any("Sign" in t for t in r.findings.notices)
 
 
-@pytest.mark.parametrize("quantizer", THREE_VALUED, ids=name_of)
-def test_three_valued(quantizer: Quantizer) -> None:
+@pytest.mark.parametrize("quantizer", WITH_ZERO, ids=name_of)
+def test_values_with_zero(quantizer: Quantizer) -> None:
     r = two_layers(Net(), quantizer)
     assert r.on_bits == [False, True, True], r.findings
-    assert [c.input(0).type.dtype for c in r.convs] == [FLOAT32, TERN, TERN]
+    assert [c.input(0).type.dtype for c in r.convs] == [FLOAT32, WITH_ZERO[quantizer], WITH_ZERO[quantizer]]
     assert not r.findings.notices
 
 

@@ -15,6 +15,7 @@ from bitc.ir.rewrite import Builder
 from bitc.ir.types import Quant
 from bitc.ops import binary as b
 from bitc.ops import unary as u
+from bitc.ops.epilogue import Levels
 from bitc.ops.pool import MaxPool
 from bitc.ops.quantize import Dequantize
 from bitc.ops.window import Window
@@ -281,9 +282,28 @@ def test_pool_between(integer: bool, ternary: bool, before: list[float], after: 
     np.testing.assert_array_equal(q.epilogue.quant.decode(small), env[chain.end])  # type: ignore[attr-defined]
 
 
-def test_four_levels_are_refused_on_floats() -> None:
-    chain = start(integer=False).do(u.Round()).do(u.Clip(-1, 2))
-    with pytest.raises(NotAQuantizer, match="more than 3 values"):
+@pytest.mark.parametrize("integer", [True, False])
+@pytest.mark.parametrize(("low", "high"), [(-1, 2), (0, 15), (-8, 7), (0, 1), (1, 6)])
+def test_levels(low: int, high: int, integer: bool) -> None:
+    """A threshold per step; channels with a falling function have theirs reversed."""
+    gamma = np.array([2.0, -0.3, 0.0, 0.25]).reshape(1, 1, 1, -1)
+    chain = (
+        start(integer=integer).do(b.Mul(), gamma).do(b.Add(), 0.3).do(u.Round()).do(u.Clip(low, high)).do(b.Mul(), 0.5)
+    )
+    q = search(chain.chain(), reach(60) if integer else None)
+    assert isinstance(q.epilogue, Levels) and q.epilogue.largest == high - low
+    check(chain.chain(), q, reach(60) if integer else np.linspace(-60, 60, 121, dtype=np.float32) / 3)
+
+
+def test_too_many_levels_are_refused() -> None:
+    chain = start(integer=False).do(u.Round()).do(u.Clip(-1, 15))
+    with pytest.raises(NotAQuantizer, match="more than 16 values"):
+        search(chain.chain(), None)
+
+
+def test_uneven_levels_are_refused() -> None:
+    chain = start(integer=False).do(u.Round()).do(u.Clip(1, 3)).do(u.Exp())
+    with pytest.raises(NotAQuantizer, match="takes 3 values"):
         search(chain.chain(), None)
 
 
@@ -291,8 +311,8 @@ def test_hidden_level_is_found() -> None:
     """A level between those at the ends and at zero."""
     chain = start(integer=False)
     chain.do(b.Div(), 3.0).do(u.Round()).do(u.Clip(0, 3)).do(b.MultiThreshold(), chain.const([[1.0, 2.0, 3.0]] * C))
-    with pytest.raises(NotAQuantizer, match="more than 3 values"):
-        search(chain.chain(), None)
+    q = search(chain.chain(), None)
+    assert isinstance(q.epilogue, Levels) and q.epilogue.largest == 3
 
 
 def test_rise_and_fall_is_refused() -> None:
