@@ -7,6 +7,7 @@ from pathlib import Path
 from benchmarks.suite import Layer, model
 from bitc.codegen import emit
 from bitc.ir.graph import Graph
+from bitc.ir.schedule import Schedule
 from bitc.kernels import assign_layouts, select
 from bitc.lower import lower
 from bitc.ops.linear import Conv2D
@@ -31,7 +32,7 @@ def build(layer: Layer, target: Target, folder: Path) -> tuple[Runnable, str]:
     """The built layer, and the name of its kernel row."""
     graph = assign_layouts(layer_graph(layer), target)
     selection = select(graph, target)
-    program = lower(graph, selection, target)
+    program = lower(Schedule(graph), selection, target)
     folder.mkdir(parents=True)
     for path, text in emit(program, plan_memory(program), target, NAME).items():
         (folder / path).write_text(text, encoding="utf-8")

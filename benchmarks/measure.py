@@ -11,6 +11,7 @@ from pathlib import Path
 from bitc.codegen import emit
 from bitc.ir.graph import Graph, Node
 from bitc.ir.program import Program
+from bitc.ir.schedule import Schedule
 from bitc.kernels import Goal, Selection, assign_layouts, select
 from bitc.kernels.select import Choice
 from bitc.kernels.step import Variant
@@ -44,7 +45,7 @@ def measure(graph: Graph, target: Target, row: Variant | None = None, opt: str =
     """Run a graph once on zeros-and-noise inputs; with `row` for all nodes, or with the rows that selection takes."""
     graph = assign_layouts(graph, target)
     chosen = Selection({n: Choice(row, ()) for n in graph.nodes}) if row else select(graph, target, Goal.SPEED)
-    program = lower(graph, chosen, target)
+    program = lower(Schedule(graph), chosen, target)
     with tempfile.TemporaryDirectory(prefix="bitc-") as name:
         folder = Path(name)
         for path, text in emit(program, plan_memory(program), target, NAME).items():
@@ -58,7 +59,7 @@ def measure(graph: Graph, target: Target, row: Variant | None = None, opt: str =
     for record in records:
         at = record.instructions or 0
         costs[record.layer], before = at - before, at
-    layer_of = {buffer: call.layer for call in program.calls for buffer in call.written}
+    layer_of = {done.buffer: done.layer for done in program.finished}
     pairs = [(n, layer_of.get(program.values[n.output])) for n in graph.nodes]  # views are no layers
     return [
         Measurement(n, chosen[n], costs[i], None if code is None else code.get(i)) for n, i in pairs if i is not None

@@ -41,7 +41,7 @@ def run(
             f"{build.name}_run returned {failed[0]}", where=build.target.name, hint="report this model"
         )
     outputs = [unpack_struct(program.outputs, image) for image in result.outputs]
-    written = {call.layer: call.written[0] for call in program.calls}  # by the layer's last call
+    written = {done.layer: done.buffer for done in program.finished}
     layers = [[(written[r.layer], decode(written[r.layer].type, r.data)) for r in records] for records in result.layers]
     return DeviceRun(outputs, result, layers)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bitc import resources
 from bitc.codegen.interface import members
 from bitc.codegen.render import Renderer
 from bitc.ir.plan import MemoryPlan
-from bitc.ir.program import Buffer, Call, Kind, Layer, Program, c_size
+from bitc.ir.program import Buffer, Call, Done, Item, Kind, Layer, Loop, Place, Program, c_size
 from bitc.kernels.literals import Names, identifier, initializer
 from bitc.target import Target
 
@@ -24,15 +25,14 @@ class Options:
 
 
 @dataclass(frozen=True)
-class _CallText:
-    """One call as text."""
+class _Statement:
+    """One statement as text."""
 
-    comment: str
+    text: str
+    depth: int
+    """Number of enclosing loops."""
+    comment: str = ""
     """Set at the first call of a layer."""
-    function: str
-    args: tuple[str, ...]
-    hook: tuple[int, str, int] | None
-    """(layer, output, bytes) at the last call of a layer."""
 
 
 def emit(
@@ -48,6 +48,7 @@ class _Emitter:
         self.program, self.plan, self.target, self.prefix, self.options = program, plan, target, prefix, options
         self.renderer = Renderer()
         self.names = Names()
+        self.described: set[int] = set()
         self.constants: dict[tuple[str, bytes], tuple[str, Buffer]] = {}
         self.inputs = members(program.inputs)
         self.outputs = members(program.outputs)
@@ -55,7 +56,7 @@ class _Emitter:
         self.paths |= {b: f"out->{m.name}" for b, m in zip(program.outputs, self.outputs, strict=True)}
 
     def files(self) -> dict[str, str]:
-        calls = [self._call(i, call) for i, call in enumerate(self.program.calls)]
+        statements = list(self._statements(self.program.body, 0))
         uses = [u for call in self.program.calls for u in call.function.uses]
         common = {
             "prefix": self.prefix,
@@ -73,7 +74,7 @@ class _Emitter:
                 headers=headers,
                 preludes=self.renderer.preludes(uses),
                 functions=self.renderer.texts,
-                calls=calls,
+                statements=statements,
                 inputs=self.inputs,
                 outputs=self.outputs,
                 checks=self.target.c_checks,
@@ -100,36 +101,52 @@ class _Emitter:
     def _constant(self, name: str, b: Buffer) -> dict[str, object]:
         return {"name": name, "c_type": b.c_type, "size": max(c_size(b.type), 1), "text": initializer(b.array)}
 
-    def _call(self, index: int, call: Call) -> _CallText:
-        calls = self.program.calls
-        first = index == 0 or calls[index - 1].layer != call.layer
-        last = index + 1 == len(calls) or calls[index + 1].layer != call.layer
-        function = self.renderer.function(call.function)
-        args = tuple(
-            self._pointer(b, p.c_type, p.is_const) for b, p in zip(call.args, call.function.params, strict=True)
-        )
-        out = call.args[call.writes[0]]
-        hook = (call.layer, args[call.writes[0]], out.type.nbytes) if last else None
-        comment = _describe(call.layer, self.program.layers[call.layer]) if first else ""
-        return _CallText(comment, function, args, hook)
+    def _statements(self, items: Sequence[Item], depth: int) -> Iterator[_Statement]:
+        for item in items:
+            if isinstance(item, Loop):
+                i = f"i{depth}"
+                yield _Statement(f"for (int {i} = 0; {i} < {item.count}; {i}++) {{", depth)
+                yield from self._statements(item.body, depth + 1)
+                yield _Statement("}", depth)
+            elif isinstance(item, Done):
+                data = self._pointer(Place(item.buffer), "void", is_const=True)
+                yield _Statement(f"LAYER_DONE({item.layer}, {data}, {item.buffer.type.nbytes}ul);", depth)
+            else:
+                yield self._call(item, depth)
 
-    def _pointer(self, b: Buffer, c_type: str, is_const: bool) -> str:
-        root = b.root
-        pointer = f"({'const ' if is_const else ''}{c_type} *)"
-        if root.kind is Kind.CONST:
-            text = self._constant_name(root)
-        elif root.kind in (Kind.ARENA, Kind.STATE):
-            offset = self.plan.offset(b)
-            return f"{pointer}(void *)({f'mem + {offset}' if offset else 'mem'})"
-        else:
-            text = self.paths[root]
-        return text if root.c_type == c_type else f"{pointer}{'(const void *)' if is_const else '(void *)'}{text}"
+    def _call(self, call: Call, depth: int) -> _Statement:
+        new = call.layer not in self.described
+        self.described.add(call.layer)
+        function = self.renderer.function(call.function)
+        args = ", ".join(
+            self._pointer(place, p.c_type, p.is_const) for place, p in zip(call.args, call.function.params, strict=True)
+        )
+        comment = _describe(call.layer, self.program.layers[call.layer]) if new else ""
+        return _Statement(f"{function}({args});", depth, comment)
+
+    def _pointer(self, place: Place, c_type: str, is_const: bool) -> str:
+        root, const = place.buffer.root, "const " if is_const else ""
+        pointer, steps = f"({const}{c_type} *)", "".join(_step(i, s) for i, s in enumerate(place.steps) if s)
+        if root.kind in (Kind.ARENA, Kind.STATE):
+            offset = self.plan.offset(place.buffer) + place.offset
+            at = f"mem + {offset}{steps}" if offset else f"mem{steps}"
+            return at if c_type == "void" else f"{pointer}(void *)({at})"
+        text = self._constant_name(root) if root.kind is Kind.CONST else self.paths[root]
+        if not place.is_start:
+            offset_text = f" + {place.offset}" if place.offset else ""
+            return f"{pointer}({const}void *)(({const}unsigned char *){text}{offset_text}{steps})"
+        return text if c_type in (root.c_type, "void") else f"{pointer}({const}void *){text}"
 
     def _constant_name(self, b: Buffer) -> str:
         key = (b.c_type, b.array.tobytes())
         if key not in self.constants:
             self.constants[key] = (self.names.unique(f"{self.prefix}_{b.name}"), b)
         return self.constants[key][0]
+
+
+def _step(depth: int, step: int) -> str:
+    """What the loop at `depth` adds to a pointer."""
+    return f" {'+' if step > 0 else '-'} i{depth} * {abs(step)}"
 
 
 def _describe(index: int, layer: Layer) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitc.ir.box import Box
 from bitc.ir.types import TensorType
 
 Array = NDArray[Any]
@@ -25,6 +26,22 @@ class Op:
     @property
     def name(self) -> str:
         return type(self).__name__
+
+    def input_window(self, output: Box, index: int) -> Box | None:
+        """The pixels of computed input `index`, an image ``[N, H, W, C]``, that the pixels `output` of output 0 depend
+        on; it may reach over the edges. None: on more than a window, or the operator does not work on images."""
+        return None
+
+    def on_window(self, pads: tuple[int, int, int, int], size: tuple[int, int]) -> Op:
+        """The operator that makes of an input window what this one makes of it within the whole image: `size` rows and
+        columns. The window has lost `pads` (top, left, bottom, right) at the image's edges."""
+        return self
+
+    @property
+    def strides_over_image(self) -> bool:
+        """Whether the kernel finds a window in the whole image by itself, from its first pixel on; others get windows
+        as dense tensors."""
+        return False
 
     def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
         """Output types for these input types (None: an optional input that is absent)."""

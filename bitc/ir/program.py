@@ -1,9 +1,10 @@
-"""A program: calls of C functions on buffers, in order. What lowering makes of a graph, and what codegen prints."""
+"""A program: calls of C functions on buffers, in order, and loops of them. What lowering makes of a graph and its
+schedule, and what codegen prints."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,11 +37,18 @@ class Buffer:
     base: Buffer | None = None
     data: Array | None = field(default=None, repr=False)
     is_scratch: bool = False
+    min_alignment: int = 1
+    """Bytes to which the memory is aligned in any case."""
 
     @property
     def root(self) -> Buffer:
         """The buffer that owns the memory."""
         return self.base.root if self.base else self
+
+    @property
+    def alignment(self) -> int:
+        """Bytes to which the first element is aligned."""
+        return max(self.type.alignment, self.min_alignment)
 
     @property
     def array(self) -> Array:
@@ -89,12 +97,27 @@ class Function:
     """What the body needs: headers of runtime_c ("bitc_math.h") and ISA templates ("isa/….j2")."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """A pointer: so many bytes into a buffer, and with each iteration of the enclosing loops further."""
+
+    buffer: Buffer
+    offset: int = 0
+    steps: tuple[int, ...] = ()
+    """Bytes per iteration of each enclosing loop, outermost first; empty: none."""
+
+    @property
+    def is_start(self) -> bool:
+        """Whether it is always the buffer's first byte."""
+        return not self.offset and not any(self.steps)
+
+
 @dataclass(frozen=True, eq=False)
 class Call:
     """A call of `function`; `writes` numbers the arguments that it writes."""
 
     function: Function
-    args: tuple[Buffer, ...]
+    args: tuple[Place, ...]
     writes: tuple[int, ...]
     layer: int
     """Index into `Program.layers`."""
@@ -103,11 +126,30 @@ class Call:
 
     @property
     def written(self) -> tuple[Buffer, ...]:
-        return tuple(self.args[i] for i in self.writes)
+        return tuple(self.args[i].buffer for i in self.writes)
 
     @property
     def read(self) -> tuple[Buffer, ...]:
-        return tuple(b for i, b in enumerate(self.args) if i not in self.writes)
+        return tuple(p.buffer for i, p in enumerate(self.args) if i not in self.writes)
+
+
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """`body`, `count` times."""
+
+    count: int
+    body: tuple[Item, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """A layer is finished and its output complete in `buffer`: where a hook may look."""
+
+    layer: int
+    buffer: Buffer
+
+
+Item = Call | Loop | Done
 
 
 @dataclass(frozen=True)
@@ -128,6 +170,8 @@ class Layer:
     """Instructions, or fuel in WebAssembly, that the cost model predicts; None if it has no prices for this."""
     rejected: tuple[tuple[str, str], ...] = ()
     """Kernels that were not taken, each with the reason."""
+    recomputed: int = 0
+    """Multiply-accumulates beyond `macs`, where tiles overlap."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,18 +179,32 @@ class Program:
     name: str
     inputs: tuple[Buffer, ...]
     outputs: tuple[Buffer, ...]
-    calls: tuple[Call, ...]
+    body: tuple[Item, ...]
     layers: tuple[Layer, ...]
     values: Mapping[Value, Buffer] = field(repr=False)
     """Where each computed value of the graph is."""
     states: tuple[Buffer, ...] = ()
     """What a run leaves for the next, zeros at first."""
 
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """Every call once, as the text of the program has them."""
+        return tuple(item for item in walk(self.body) if isinstance(item, Call))
+
+    @property
+    def finished(self) -> tuple[Done, ...]:
+        """The layers whose output is whole at some time, in order."""
+        return tuple(item for item in walk(self.body) if isinstance(item, Done))
+
+    def loops(self) -> Iterator[tuple[int, int]]:
+        """First and last call of each loop, as indices into `calls`; inner loops before outer ones."""
+        return _loops(self.body, 0)
+
     def buffers(self) -> Iterator[Buffer]:
         """Every buffer that a call touches, once, in order of first use."""
         seen: set[Buffer] = set()
         for call in self.calls:
-            for b in call.args:
+            for b in (p.buffer for p in call.args):
                 if b not in seen:
                     seen.add(b)
                     yield b
@@ -155,3 +213,20 @@ class Program:
     def weights_bytes(self) -> int:
         """Bytes of constants, identical ones counted once."""
         return sum(len(blob) for blob in {b.root.array.tobytes() for b in self.buffers() if b.kind is Kind.CONST})
+
+
+def walk(items: Iterable[Item]) -> Iterator[Item]:
+    """Items and what is in them, in order."""
+    for item in items:
+        yield item
+        if isinstance(item, Loop):
+            yield from walk(item.body)
+
+
+def _loops(items: Iterable[Item], start: int) -> Iterator[tuple[int, int]]:
+    for item in items:
+        inside = sum(isinstance(i, Call) for i in walk([item]))
+        if isinstance(item, Loop) and inside:
+            yield from _loops(item.body, start)
+            yield start, start + inside - 1
+        start += inside

@@ -13,7 +13,7 @@ from bitc.kernels.literals import c_number
 from bitc.kernels.loops import Dim, nest, row_major
 from bitc.kernels.pack import pack_tensor
 from bitc.kernels.step import Arg, Built, Packed, Step, Variant, View, first_reason, out, product
-from bitc.ops.movement import Concat, Expand, Gather, Pad, Reshape, Slice, Tile, Transpose
+from bitc.ops.movement import Concat, Crop, Expand, Gather, Pad, Reshape, Slice, Tile, Transpose
 from bitc.ops.quantize import Repack
 from bitc.target import Target
 
@@ -170,6 +170,13 @@ def _slice(node: Node, target: Target) -> Built:
     return _one(node, Move(y.shape, tuple(a * b for a, b in zip(op.steps, steps, strict=True)), steps_of(y), at))
 
 
+def _crop(node: Node, target: Target) -> Built:
+    op, x, y = node.op, node.input(0).type, node.output.type
+    assert isinstance(op, Crop)
+    steps = steps_of(x)
+    return _one(node, Move(y.shape, tuple(steps[i] for i in (0, 2, 3, 1)) if op.planar else steps, steps_of(y)))
+
+
 def _expand(node: Node, target: Target) -> Built:
     x, y = node.input(0).type, node.output.type
     extra = y.rank - x.rank
@@ -251,6 +258,13 @@ def _packed_gather(node: Node, target: Target) -> str:
     )
 
 
+def _crop_accepts(node: Node, target: Target) -> str:
+    op = node.op
+    assert isinstance(op, Crop)
+    packed_planes = op.planar and node.input(0).type.dtype.is_packed
+    return _always(node, target) or first_reason((not packed_planes, "planes of packed pixels"))
+
+
 def _always(node: Node, target: Target) -> str:
     return first_reason(
         (bool(node.output.type.dtype.c_type) or node.output.type.dtype.is_packed, "no C type"),
@@ -266,6 +280,7 @@ MOVEMENT = (
     _variant("reshape", Reshape, _reshape),
     _variant("transpose", Transpose, _transpose),
     _variant("slice", Slice, _slice),
+    _variant("crop", Crop, _crop, _crop_accepts),
     _variant("expand", Expand, _expand),
     _variant("tile", Tile, _tile),
     _variant("concat", Concat, _concat),

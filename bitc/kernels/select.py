@@ -52,6 +52,7 @@ class Choice:
 @dataclass(frozen=True, eq=False)
 class Selection:
     choices: Mapping[Node, Choice] = field(repr=False)
+    goal: Goal = Goal.SPEED
 
     def __getitem__(self, node: Node) -> Variant:
         return self.choices[node].variant
@@ -62,7 +63,7 @@ def select(graph: Graph, target: Target, goal: Goal = Goal.BALANCED) -> Selectio
     choices: dict[Node, Choice] = {}
     missing: list[str] = []
     for node in graph.nodes:
-        choice = _choose(node, target, goal)
+        choice = choose(node, target, goal)
         if isinstance(choice, Choice):
             choices[node] = choice
         else:
@@ -76,10 +77,11 @@ def select(graph: Graph, target: Target, goal: Goal = Goal.BALANCED) -> Selectio
             hint="simplify these nodes before export, or report them with the model",
             detail="\n".join(missing),
         )
-    return Selection(choices)
+    return Selection(choices, goal)
 
 
-def _choose(node: Node, target: Target, goal: Goal) -> Choice | list[tuple[str, str]]:
+def choose(node: Node, target: Target, goal: Goal) -> Choice | list[tuple[str, str]]:
+    """The best row for a node, or why each row of its operator does not take it."""
     rejected: list[tuple[str, str]] = []
     rows: list[Variant] = []
     for row in VARIANTS:
@@ -105,7 +107,7 @@ def _choose(node: Node, target: Target, goal: Goal) -> Choice | list[tuple[str, 
 
 def total(nodes: Sequence[Node], target: Target, goal: Goal) -> Offer | None:
     """What nodes cost together, each with the row that it gets; None if there is no row for one."""
-    choices = [(n, _choose(n, target, goal)) for n in nodes]
+    choices = [(n, choose(n, target, goal)) for n in nodes]
     offers = [_offer(c.variant, n, target) for n, c in choices if isinstance(c, Choice)]
     if len(offers) < len(nodes):
         return None

@@ -1,42 +1,48 @@
-"""Graph + Selection → Program: every value gets a buffer, every step of a kernel row becomes a call."""
+"""Schedule + Selection → Program: every value gets a buffer, every step of a kernel row becomes a call."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from bitc.ir.dtypes import BIT1
-from bitc.ir.graph import Graph, Node, Value
-from bitc.ir.program import Buffer, Call, Kind, Layer, Program
+from bitc.ir.graph import Node, Value
+from bitc.ir.program import Buffer, Call, Done, Item, Kind, Layer, Place, Program
+from bitc.ir.schedule import Schedule, Stage, kept
 from bitc.ir.types import type_of
 from bitc.kernels import Selection
 from bitc.kernels.copy import copy_step
 from bitc.kernels.costs import predict
 from bitc.kernels.pack import pack_tensor
-from bitc.kernels.step import Operand, Packed, Scratch, Step, View
+from bitc.kernels.step import Operand, Packed, Scratch, Step, Variant, View
+from bitc.lower.stages import StageLowering
 from bitc.ops.linear import Conv2D, MatMul
 from bitc.ops.recurrent import Recurrent
 from bitc.target import Target
 
 
-def lower(graph: Graph, selection: Selection, target: Target, states: Sequence[tuple[str, str]] = ()) -> Program:
+def lower(schedule: Schedule, selection: Selection, target: Target, states: Sequence[tuple[str, str]] = ()) -> Program:
     """Build the program. Graph inputs are read in place and outputs are written in place; an output that is an input,
     a constant or already another output is copied at the end. `states` pairs inputs with the outputs that take their
     place in the next run: they stay in the arena."""
-    return _Lowering(graph, selection, target, states).run()
+    return _Lowering(schedule, selection, target, states).run()
 
 
 class _Lowering:
-    def __init__(self, graph: Graph, selection: Selection, target: Target, states: Sequence[tuple[str, str]]) -> None:
-        self.graph, self.selection, self.target = graph, selection, target
-        inputs, outputs = ({v.name: v for v in side} for side in (graph.inputs, graph.outputs))
+    def __init__(
+        self, schedule: Schedule, selection: Selection, target: Target, states: Sequence[tuple[str, str]]
+    ) -> None:
+        self.graph, self.selection, self.target = schedule.graph, selection, target
+        self.stage_of = {n: stage for stage in schedule.stages for n in stage.nodes}
+        inputs, outputs = ({v.name: v for v in side} for side in (self.graph.inputs, self.graph.outputs))
         self.states = {inputs[i]: outputs[o] for i, o in states}
-        self.outputs = tuple(v for v in graph.outputs if v not in self.states.values())
+        self.outputs = tuple(v for v in self.graph.outputs if v not in self.states.values())
         self.buffers: dict[Value, Buffer] = {}
         self.constants: dict[int, Buffer] = {}
-        self.calls: list[Call] = []
+        self.body: list[Item] = []
         self.layers: list[Layer] = []
-        self.built = {n: selection[n].build(n, target) for n in graph.nodes}
-        self.views = {n.output: n.input(0) for n in graph.nodes if isinstance(self.built[n], View)}
+        alone = [n for n in self.graph.nodes if n not in self.stage_of]
+        self.built = {n: selection[n].build(n, target) for n in alone}
+        self.views = {n.output: n.input(0) for n in alone if isinstance(self.built[n], View)}
 
     def run(self) -> Program:
         inputs = tuple(self._define(v, Kind.INPUT) for v in self.graph.inputs if v not in self.states)
@@ -49,10 +55,14 @@ class _Lowering:
             alias = owner is not out
             self.buffers[owner] = Buffer(owner.name, owner.type, Kind.OUTPUT, buffer) if alias else buffer
         for node in self.graph.nodes:
-            self._node(node)
+            stage = self.stage_of.get(node)
+            if stage is None:
+                self._node(node)
+            elif node is stage.nodes[-1]:
+                self._stage(stage)
         results = tuple(outputs[v] if v in outputs else self._copied(v, Kind.OUTPUT) for v in self.outputs)
         self._keep()
-        return Program(self.graph.name, inputs, results, tuple(self.calls), tuple(self.layers), self.buffers, kept)
+        return Program(self.graph.name, inputs, results, tuple(self.body), tuple(self.layers), self.buffers, kept)
 
     def _owner(self, v: Value) -> Value:
         while v in self.views:
@@ -77,20 +87,21 @@ class _Lowering:
     def _copied(self, v: Value, kind: Kind) -> Buffer:
         """A copy of a graph output, which can not be written in place."""
         buffer = Buffer(v.name, v.type, kind)
-        self._copy(v, self._operand(v, "", is_weight=False), buffer)
+        self._copy(v, self._operand(v, ""), buffer)
         return buffer
 
     def _copy(self, v: Value, source: Buffer, to: Buffer) -> None:
         step = copy_step(v, Value(v.name, v.type))
         self.layers.append(Layer(f"output {v.name}", "Copy", step.kernel, "", 0, 0, ""))
-        self.calls.append(Call(step.function, (to, source), (0,), len(self.layers) - 1))
+        index = len(self.layers) - 1
+        self.body += [Call(step.function, (Place(to), Place(source)), (0,), index), Done(index, to)]
 
     def _keep(self) -> None:
         """Put the new states in the place of the old ones. Those that are old states themselves, perhaps in another
         shape, are saved first."""
         sources: dict[Value, Buffer] = {}
         for before, after in self.states.items():
-            source = self._operand(after, "", is_weight=False)
+            source = self._operand(after, "")
             if source.root is self.buffers[before]:
                 continue  # it stays as it is
             sources[before] = self._copied(after, Kind.ARENA) if source.root.kind is Kind.STATE else source
@@ -100,7 +111,7 @@ class _Lowering:
     def _node(self, node: Node) -> None:
         built = self.built[node]
         if isinstance(built, View):
-            base = self._operand(node.input(0), node.output.name, is_weight=False)
+            base = self._operand(node.input(0), node.output.name)
             if node.output not in self.buffers:
                 self.buffers[node.output] = Buffer(node.output.name, node.output.type, base.kind, base)
             return
@@ -112,41 +123,57 @@ class _Lowering:
         weights = sum(
             b.type.nbytes
             for step, call in zip(built, calls, strict=True)
-            for a, b in zip(step.args, call.args, strict=True)
+            for a, b in zip(step.args, (p.buffer for p in call.args), strict=True)
             if b.kind is Kind.CONST and not (isinstance(a.operand, Packed) and not a.operand.is_weight)
         )
+        choice = self.selection.choices[node]
+        guess = predict(choice.variant, node, self.target)
+        self._layer(node, choice.variant, weights, guess, choice.rejected)
+        self.body += calls
+        if calls:
+            self.body.append(Done(index, calls[-1].written[0]))
+
+    def _stage(self, stage: Stage) -> None:
+        results = kept(self.graph, stage)
+        for v in results:
+            if v not in self.buffers:
+                self._define(v, Kind.ARENA)
+        lowering = StageLowering(self.graph, stage, self.target, self.selection.goal, self._operand)
+        first = len(self.layers)
+        self.body += lowering.run(first)
+        for node, spent in zip(lowering.nodes, lowering.spent, strict=True):
+            assert spent.variant is not None
+            self._layer(node, spent.variant, spent.weights, spent.cost, spent.rejected, spent.macs)
+        numbers = {n.output: first + i for i, n in enumerate(lowering.nodes)}
+        self.body += [Done(numbers[v], self.buffers[v]) for v in results]
+
+    def _layer(
+        self,
+        node: Node,
+        variant: Variant,
+        weights: int,
+        cost: float | None,
+        rejected: tuple[tuple[str, str], ...],
+        spent: int | None = None,
+    ) -> None:
+        """`spent`: multiply-accumulates with what is computed twice."""
         arrow = " -> ".join(
             ", ".join(str(v.type) for v in vs if v is not None and not v.is_const) for vs in (node.inputs, node.outputs)
         )
         kind, macs = mac_kind(node)
-        choice = self.selection.choices[node]
-        guess = predict(choice.variant, node, self.target)
-        self.layers.append(
-            Layer(
-                node.origin or node.output.name,
-                node.op.name,
-                choice.variant.name,
-                kind,
-                macs,
-                weights,
-                arrow,
-                None if guess is None else round(guess),
-                choice.rejected,
-            )
-        )
-        self.calls += calls
+        name = node.origin or node.output.name
+        guess = None if cost is None else round(cost)
+        again = 0 if spent is None else spent - macs
+        self.layers.append(Layer(name, node.op.name, variant.name, kind, macs, weights, arrow, guess, rejected, again))
 
     def _call(self, step: Step, node: Node, layer: int) -> Call:
         name = node.output.name
-        args = tuple(
-            self._operand(a.operand, f"{name}_{a.name}", not isinstance(a.operand, Packed) or a.operand.is_weight)
-            for a in step.args
-        )
+        args = tuple(Place(self._operand(a.operand, f"{name}_{a.name}")) for a in step.args)
         writes = tuple(i for i, a in enumerate(step.args) if a.written)
         read = next((i for i, a in enumerate(step.args) if a.name == step.inplace), -1)
         return Call(step.function, args, writes, layer, ((0, read),) if read >= 0 else ())
 
-    def _operand(self, operand: Operand, name: str, is_weight: bool) -> Buffer:
+    def _operand(self, operand: Operand, name: str) -> Buffer:
         if isinstance(operand, Scratch):
             return Buffer(f"{name}", operand.type, Kind.ARENA, is_scratch=True)
         if isinstance(operand, Packed):

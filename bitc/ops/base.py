@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bitc.ir.box import Box
 from bitc.ir.graph import Array, Op
 from bitc.ir.types import DENSE, TensorType
 
@@ -14,6 +15,9 @@ class Pointwise(Op):
     A chain of pointwise operators with constants is a function of one real per channel: that is what lets a pass
     search thresholds by evaluating the chain.
     """
+
+    def input_window(self, output: Box, index: int) -> Box | None:
+        return output
 
     def direction(self, index: int, *inputs: Array | None) -> Array | None:
         """Whether the output never falls (+1), never rises (-1) or is constant (0) as input `index` grows, all else

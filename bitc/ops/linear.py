@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bitc.ir.box import Box
 from bitc.ir.dtypes import FLOAT32, INT32
 from bitc.ir.graph import Array, Op
 from bitc.ir.types import TensorType
@@ -36,6 +37,12 @@ class Conv2D(Op):
     epilogue: Epilogue | None = None
     planar: bool = False
     x_zero: int = 0
+
+    def input_window(self, output: Box, index: int) -> Box | None:
+        return self.window.input_box(output) if index == 0 and not self.planar else None
+
+    def on_window(self, pads: tuple[int, int, int, int], size: tuple[int, int]) -> Op:
+        return replace(self, window=replace(self.window, pads=pads))
 
     def pixels(self, x: TensorType) -> TensorType:
         """Type of x as ``[N, H, W, C]``."""

@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from bitc.ir.box import Box
 from bitc.ir.graph import Array, Op
 from bitc.ir.types import DENSE, TensorType
 
@@ -45,6 +46,41 @@ class Transpose(Op):
         (x,) = arrays
         assert x is not None
         return (np.ascontiguousarray(x.transpose(self.perm)),)
+
+
+@dataclass(frozen=True)
+class Crop(Op):
+    """The first `size` rows and columns of an image: x is ``[N, H, W, C]``, or ``[N, C, H, W]`` if `planar`; the result
+    is ``[N, rows, columns, C]``."""
+
+    size: tuple[int, int]
+    planar: bool = False
+
+    def input_window(self, output: Box, index: int) -> Box | None:
+        return output
+
+    def on_window(self, pads: tuple[int, int, int, int], size: tuple[int, int]) -> Op:
+        return replace(self, size=size)
+
+    @property
+    def strides_over_image(self) -> bool:
+        return True
+
+    def pixels(self, x: TensorType) -> TensorType:
+        """Type of x as ``[N, H, W, C]``."""
+        return replace(x, shape=tuple(x.shape[i] for i in (0, 2, 3, 1)), layout=DENSE) if self.planar else x
+
+    def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
+        assert types[0] is not None
+        x = self.pixels(types[0])
+        assert self.size[0] <= x.shape[1] and self.size[1] <= x.shape[2], f"{x} is smaller than {self.size}"
+        return (x.with_shape((x.shape[0], *self.size, x.shape[3])),)
+
+    def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
+        (x,) = arrays
+        assert x is not None
+        image = x.transpose(0, 2, 3, 1) if self.planar else x
+        return (np.ascontiguousarray(image[:, : self.size[0], : self.size[1]]),)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bitc.ir.box import Box
 from bitc.ir.dtypes import from_numpy
 from bitc.ir.graph import Array, Op
 from bitc.ir.types import TensorType
@@ -31,6 +32,12 @@ class MaxPool(Op):
     """
 
     window: Window
+
+    def input_window(self, output: Box, index: int) -> Box | None:
+        return self.window.input_box(output)
+
+    def on_window(self, pads: tuple[int, int, int, int], size: tuple[int, int]) -> Op:
+        return replace(self, window=replace(self.window, pads=pads))
 
     def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
         x = types[0]
@@ -66,6 +73,12 @@ class AveragePool(Op):
     count_include_pad: bool = False
     x_zero: int = 0
     requant: Requant | None = None
+
+    def input_window(self, output: Box, index: int) -> Box | None:
+        return self.window.input_box(output)
+
+    def on_window(self, pads: tuple[int, int, int, int], size: tuple[int, int]) -> Op:
+        return replace(self, window=replace(self.window, pads=pads))
 
     def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
         x = types[0]

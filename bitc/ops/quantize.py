@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bitc.ir.box import Box
 from bitc.ir.dtypes import FLOAT32
 from bitc.ir.graph import Array, Op
 from bitc.ir.types import DENSE, Layout, Quant, TensorType
@@ -38,6 +39,9 @@ class Requantize(Op):
     """An epilogue as a node of its own. Inputs: x (accumulators or reals), then the epilogue's parameters."""
 
     epilogue: Epilogue
+
+    def input_window(self, output: Box, index: int) -> Box | None:
+        return output
 
     def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
         assert types[0] is not None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bitc.ir.box import Box
 from bitc.ir.dtypes import DType
 from bitc.ir.graph import Array, Op
 from bitc.ir.types import DENSE, Quant, TensorType
@@ -96,6 +97,9 @@ class Lookup(Op):
     """
 
     quant: Quant | None = None
+
+    def input_window(self, output: Box, index: int) -> Box | None:
+        return output if index == 0 else None
 
     def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
         x, table = types

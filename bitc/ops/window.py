@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bitc.ir.box import Box
 from bitc.ir.graph import Array
 
 
@@ -27,6 +28,13 @@ class Window:
             for p, k, s, d in zip(padded, self.kernel, self.strides, self.dilations, strict=True)
         ]
         return out[0], out[1]
+
+    def input_box(self, output: Box) -> Box:
+        """The input pixels that output pixels read, those in the padding included."""
+        top, left = output.top * self.strides[0] - self.pads[0], output.left * self.strides[1] - self.pads[1]
+        bottom = (output.bottom - 1) * self.strides[0] - self.pads[0] + (self.kernel[0] - 1) * self.dilations[0] + 1
+        right = (output.right - 1) * self.strides[1] - self.pads[1] + (self.kernel[1] - 1) * self.dilations[1] + 1
+        return Box(top, bottom, left, right)
 
     @property
     def has_padding(self) -> bool:

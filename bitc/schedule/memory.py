@@ -50,11 +50,17 @@ def _arena_roots(buffers: Iterable[Buffer]) -> list[Buffer]:
 
 
 def _lifetimes(program: Program) -> dict[Buffer, tuple[int, int]]:
-    """First and last call that touches each arena buffer, views included."""
+    """First and last call that touches each arena buffer, views included. What lives on after a loop, or lived before
+    it, lives throughout; what only its body touches is new in each iteration."""
     spans: dict[Buffer, tuple[int, int]] = {}
     for i, call in enumerate(program.calls):
-        for b in _arena_roots(call.args):
+        for b in _arena_roots(p.buffer for p in call.args):
             spans[b] = (spans[b][0] if b in spans else i, i)
+    for first, last in program.loops():
+        for b, (start, stop) in spans.items():
+            inside = first <= start and stop <= last
+            if start <= last and first <= stop and not inside:  # the loop comes back to it
+                spans[b] = (min(start, first), max(stop, last))
     return spans
 
 
@@ -70,14 +76,15 @@ def _inplace(calls: Sequence[Call], spans: dict[Buffer, tuple[int, int]]) -> dic
     end = {b: stop for b, (_, stop) in spans.items()}
     for i, call in enumerate(calls):
         for written, read in call.inplace:
-            y, x = call.args[written].root, call.args[read].root
-            both = y.kind is Kind.ARENA and x.kind is Kind.ARENA and y is not x
+            to, source = call.args[written], call.args[read]
+            y, x = to.buffer.root, source.buffer.root
+            both = y.kind is Kind.ARENA and x.kind is Kind.ARENA and y is not x and to.is_start and source.is_start
             if not both or spans[y][0] != i:
                 continue
             # An element must not be written before it is read, however large the block that x itself took over.
             fits = y.type.nbytes <= x.type.nbytes
             x = _find(owner, x)
-            others = [b.root for j, b in enumerate(call.args) if j not in (written, read)]
+            others = [p.buffer.root for j, p in enumerate(call.args) if j not in (written, read)]
             if fits and end[x] == i and all(_find(owner, b) is not x for b in others):
                 owner[y] = x
                 end[x] = end[y]
@@ -89,7 +96,7 @@ def _blocks(program: Program, spans: dict[Buffer, tuple[int, int]], owner: dict[
     for b in program.buffers():
         if b.root.kind is Kind.ARENA:
             key = _find(owner, b.root)
-            align[key] = max(align.get(key, 1), b.type.alignment)
+            align[key] = max(align.get(key, 1), b.alignment)
     blocks: dict[Buffer, Block] = {}
     for b, (start, stop) in spans.items():
         key = _find(owner, b)

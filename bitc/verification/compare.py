@@ -19,7 +19,7 @@ from bitc.ir.graph import Array, Graph, Node, Op, Origin, Value
 from bitc.ir.types import TensorType
 from bitc.ops import binary, unary
 from bitc.ops.base import Pointwise
-from bitc.ops.movement import Concat, Expand, Gather, Pad, Reshape, Slice, Tile, Transpose
+from bitc.ops.movement import Concat, Crop, Expand, Gather, Pad, Reshape, Slice, Tile, Transpose
 from bitc.ops.pool import MaxPool
 from bitc.ops.quantize import Repack, Requantize
 from bitc.ops.reduce import ArgMax, ArgMin, ReduceMax, ReduceMin
@@ -39,6 +39,7 @@ _STEPS = (
 )  # fmt: skip
 _CARRIES = (
     Pointwise, MaxPool, ReduceMax, ReduceMin, Reshape, Transpose, Concat, Slice, Pad, Expand, Tile, Gather, Repack,
+    Crop,
 )  # fmt: skip
 """Operators whose results are discrete where their computed operands are."""
 

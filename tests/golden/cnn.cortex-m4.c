@@ -1384,35 +1384,35 @@ static void run_layers(unsigned char *mem, const cnn_input_t *in, cnn_output_t *
 
     /* 0: Conv2D Conv_0; float32[1x10x10x3] -> bit1[1x10x10x32] packed32 -2*q+1; conv_dense; 86400 float MACs; 236 bytes of constants */
     conv_dense_0((uint32_t *)(void *)(mem + 2848), in->image, cnn_conv2d_w, cnn_conv2d_t);
-    LAYER_DONE(0, (uint32_t *)(void *)(mem + 2848), 400ul);
+    LAYER_DONE(0, mem + 2848, 400ul);
 
     /* 1: Conv2D Conv_1; bit1[1x10x10x32] packed32 -2*q+1 -> bit1[1x10x10x33] packed32 -2*q+1; conv_sliced; 950400 binary MACs; 1254 bytes of constants */
     conv_sliced_0((uint32_t *)(void *)(mem + 2048), (const uint32_t *)(void *)(mem + 2848), cnn_conv2d_1_w, cnn_conv2d_1_limits, cnn_conv2d_1_edges, cnn_conv2d_1_edge_of, (uint32_t *)(void *)(mem), (uint32_t *)(void *)(mem + 3248), (uint32_t *)(void *)(mem + 3376));
-    LAYER_DONE(1, (uint32_t *)(void *)(mem + 2048), 800ul);
+    LAYER_DONE(1, mem + 2048, 800ul);
 
     /* 2: MaxPool Pool; bit1[1x10x10x33] packed32 -2*q+1 -> bit1[1x5x5x33] packed32 -2*q+1; max_pool */
     max_pool_0((uint32_t *)(void *)(mem + 2848), (const uint32_t *)(void *)(mem + 2048));
-    LAYER_DONE(2, (uint32_t *)(void *)(mem + 2848), 200ul);
+    LAYER_DONE(2, mem + 2848, 200ul);
 
     /* 3: Conv2D Conv_3; bit1[1x5x5x33] packed32 -2*q+1 -> bit1[1x5x5x64] packed32 -2*q+1; conv_sliced; 475200 binary MACs; 2508 bytes of constants */
     conv_sliced_1((uint32_t *)(void *)(mem + 2368), (const uint32_t *)(void *)(mem + 2848), cnn_conv2d_2_w, cnn_conv2d_2_limits, cnn_conv2d_2_edges, cnn_conv2d_2_edge_of, (uint32_t *)(void *)(mem), (uint32_t *)(void *)(mem + 2112));
-    LAYER_DONE(3, (uint32_t *)(void *)(mem + 2368), 200ul);
+    LAYER_DONE(3, mem + 2368, 200ul);
 
     /* 4: Conv2D Conv_4; bit1[1x5x5x64] packed32 -2*q+1 -> tern[1x4x4x64] packed32 1*q+0; conv_bits; 262144 binary MACs; 2304 bytes of constants */
     conv_bits_0((uint32_t *)(void *)(mem), (const uint32_t *)(void *)(mem + 2368), cnn_conv2d_3_w, cnn_conv2d_3_t_low, cnn_conv2d_3_t_high, (uint32_t *)(void *)(mem + 256));
-    LAYER_DONE(4, (uint32_t *)(void *)(mem), 256ul);
+    LAYER_DONE(4, mem, 256ul);
 
     /* 5: Conv2D Conv_5; tern[1x4x4x64] packed32 1*q+0 -> bit1[1x1x1x16] packed16 -2*q+1; conv_bits; 16384 ternary MACs; 2080 bytes of constants */
     conv_bits_1((uint16_t *)(void *)(mem + 512), (const uint32_t *)(void *)(mem), cnn_conv2d_4_w, cnn_conv2d_4_t, (uint32_t *)(void *)(mem + 256), (uint32_t *)(void *)(mem + 384));
-    LAYER_DONE(5, (uint16_t *)(void *)(mem + 512), 2ul);
+    LAYER_DONE(5, mem + 512, 2ul);
 
     /* 6: Conv2D Conv_7; bit1[1x1x1x16] packed16 -2*q+1 -> float32[1x1x1x10]; conv_bits; 160 binary MACs; 120 bytes of constants */
     conv_bits_2((float *)(void *)(mem), (const uint16_t *)(void *)(mem + 512), cnn_conv2d_5_w, cnn_conv2d_5_scale, cnn_conv2d_5_bias, (uint32_t *)(void *)(mem + 40));
-    LAYER_DONE(6, (float *)(void *)(mem), 40ul);
+    LAYER_DONE(6, mem, 40ul);
 
     /* 7: Softmax Softmax; float32[1x1x1x10] -> float32[1x1x1x10]; softmax */
     softmax_0((bitc_f32 *)(void *)out->probabilities, (const bitc_f32 *)(void *)(mem));
-    LAYER_DONE(7, (bitc_f32 *)(void *)out->probabilities, 40ul);
+    LAYER_DONE(7, out->probabilities, 40ul);
 }
 
 static int check_pointers(const void *arena, const cnn_input_t *in, const cnn_output_t *out) {

@@ -352,11 +352,11 @@ static void run_layers(unsigned char *mem, const mlp_input_t *in, mlp_output_t *
 
     /* 0: Conv2D Conv_0; uint8[1x1x1x20] 0.5*q+-1 -> bit1[1x1x1x24] packed8 -2*q+1; conv_lut; 480 int8 MACs; 120 bytes of constants */
     conv_lut_0((uint8_t *)(void *)(mem + 160), in->x, mlp_conv2d_w, mlp_conv2d_t, (int16_t *)(void *)(mem));
-    LAYER_DONE(0, (uint8_t *)(void *)(mem + 160), 3ul);
+    LAYER_DONE(0, mem + 160, 3ul);
 
     /* 1: Conv2D Conv_1; bit1[1x1x1x24] packed8 -2*q+1 -> bit1[1x1x1x24] packed8 -2*q+1; conv_bits; 576 binary MACs; 144 bytes of constants */
     conv_bits_0((uint8_t *)(void *)(mem + 4), (const uint8_t *)(void *)(mem + 160), mlp_conv2d_1_w, mlp_conv2d_1_t, (uint32_t *)(void *)(mem));
-    LAYER_DONE(1, (uint8_t *)(void *)(mem + 4), 3ul);
+    LAYER_DONE(1, mem + 4, 3ul);
 
     /* 2: Conv2D Conv_2; bit1[1x1x1x24] packed8 -2*q+1 -> int32[1x1x1x4]; conv_bits; 96 binary MACs; 16 bytes of constants */
     conv_bits_1(out->conv2d_2, (const uint8_t *)(void *)(mem + 4), mlp_conv2d_2_w, (uint32_t *)(void *)(mem));

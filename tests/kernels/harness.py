@@ -15,6 +15,7 @@ from bitc.ir.dtypes import BIT1, TERN
 from bitc.ir.graph import Graph, Node, Op, Value, constant
 from bitc.ir.plan import MemoryPlan
 from bitc.ir.program import Program, c_size
+from bitc.ir.schedule import Schedule
 from bitc.ir.types import TensorType
 from bitc.kernels import Goal, assign_layouts, select
 from bitc.kernels.pack import pack_tensor, unpack_tensor
@@ -57,8 +58,12 @@ def single(op: Op, *inputs: TensorType | np.ndarray | Value | None, name: str = 
 
 
 def compile_graph(graph: Graph, target: Target) -> Compiled:
-    graph = assign_layouts(graph, target)
-    program = lower(graph, select(graph, target, Goal.SPEED), target)
+    return compile_schedule(Schedule(assign_layouts(graph, target)), target)
+
+
+def compile_schedule(schedule: Schedule, target: Target) -> Compiled:
+    graph = schedule.graph
+    program = lower(schedule, select(graph, target, Goal.SPEED), target)
     plan = plan_memory(program)
     return Compiled(graph, program, plan, emit(program, plan, target, graph.name), target)
 
@@ -76,15 +81,15 @@ def host_compiler() -> Toolchain:
     return Toolchain("gcc") if shutil.which("gcc") else ZIG
 
 
-def shared_library(compiled: Compiled, folder: Path) -> Path:
+def shared_library(compiled: Compiled, folder: Path, opt: str = OPTIMIZE) -> Path:
     sources = [Path(s) for s in write(compiled, folder)]
-    return library_of(compiled.target, sources, folder, folder)
+    return library_of(compiled.target, sources, folder, folder, opt)
 
 
-def library_of(target: Target, sources: list[Path], include: Path, folder: Path) -> Path:
+def library_of(target: Target, sources: list[Path], include: Path, folder: Path, opt: str = OPTIMIZE) -> Path:
     """C files and the harness's memcpy and memset as a shared library for this process."""
     toolchain, mem = host_compiler(), resources.runtime_c() / "harness" / "mem.c"
-    objects = compile_sources(target, sources, [include], folder / "objects", OPTIMIZE, toolchain=toolchain)
+    objects = compile_sources(target, sources, [include], folder / "objects", opt, toolchain=toolchain)
     rest = compile_sources(target, [mem], [], folder / "mem", toolchain=toolchain, flags=["-fno-builtin"])
     return link_library(replace(objects, files=objects.files + rest.files), folder / "model.so")
 

@@ -15,7 +15,7 @@ from bitc.ops import binary as b2
 from bitc.ops import unary as u1
 from bitc.ops.epilogue import Affine, TernThreshold, Threshold
 from bitc.ops.linear import MatMul
-from bitc.ops.movement import Concat, Expand, Gather, Pad, Reshape, Slice, Tile, Transpose
+from bitc.ops.movement import Concat, Crop, Expand, Gather, Pad, Reshape, Slice, Tile, Transpose
 from bitc.ops.pool import AveragePool, MaxPool
 from bitc.ops.quantize import Dequantize, Requantize
 from bitc.ops.reduce import (
@@ -98,9 +98,11 @@ def movement() -> list[Graph]:
                 *(single(Pad((0, 1, 2, 0), (0, 0, 1, 2), 0.0, m), x) for m in ("edge", "reflect", "wrap")),
                 single(Tile((1, 2, 1, 2)), x),
                 single(Expand((5, 2, 3, c)), t(2, 1, c, dtype=d)),
+                single(Crop((2, 3)), x),
                 single(Gather(1), x, np.array([[0, 2, 2], [1, 1, 0]])),
                 single(Gather(3), x, np.array([0, 2, 4, 1])),
             ]
+    graphs += [single(Crop((3, 2), planar=True), t(2, 5, 4, 3, dtype=d)) for d in (FLOAT32, INT8)]
     return [*graphs, single(Pad((1, 1), (0, 2), 7.5), t(3, 4)), single(Pad((1, 1), (0, 2), -3), t(3, 4, dtype=INT8))]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitc.ir.dtypes import FLOAT32, INT8
@@ -23,6 +23,7 @@ from tests.kernels.harness import compile_graph
 X86 = Target.load("x86-64")
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(1, 50), st.sampled_from([1, 2, 4, 8]), st.integers(0, 9), st.integers(0, 4)), max_size=12

@@ -1,0 +1,46 @@
+"""When and where nodes run: beside the graph, so that the graph keeps its meaning and kernels know nothing of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bitc.ir.graph import Graph, Node, Value
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """Consecutive nodes of a graph that run together, row by row: each makes one row of its output as soon as a reader
+    asks for it, and keeps as many rows as its readers still need.
+
+    With `strips`, the columns of the last node's output are made in so many strips, one after the other; what two
+    strips both need is computed twice.
+    """
+
+    nodes: tuple[Node, ...]
+    strips: int = 1
+
+    def __str__(self) -> str:
+        names = f"{self.nodes[0].output.name} .. {self.nodes[-1].output.name}"
+        return names + (f" in {self.strips} strips" if self.strips > 1 else "")
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """The order of a graph's nodes (that of the graph), and which of them run as stages."""
+
+    graph: Graph
+    stages: tuple[Stage, ...] = ()
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.stages)) or "layer by layer"
+
+
+def kept(graph: Graph, stage: Stage) -> tuple[Value, ...]:
+    """Values of a stage that are needed after it: they are stored whole."""
+    made = {n.output for n in stage.nodes}
+    return tuple(
+        v
+        for n in stage.nodes
+        for v in n.outputs
+        if v in graph.outputs or any(c.output not in made for c in graph.consumers.get(v, ()))
+    )

@@ -1,0 +1,77 @@
+"""Finding the loops in a long list of calls: what repeats, with pointers that move on by the same steps, is a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+LONGEST = 96
+"""Items that the body of a loop may have."""
+
+
+@dataclass(frozen=True)
+class Once:
+    """One call: `key` says which, `at` where each of its pointers stands."""
+
+    key: Hashable
+    at: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Again:
+    """`body`, `count` times. `steps` is how far each pointer of the body moves per iteration, in the order of `at`."""
+
+    count: int
+    body: tuple[Folded, ...]
+    steps: tuple[int, ...]
+
+    @property
+    def key(self) -> Hashable:
+        return self.count, self.steps, tuple(i.key for i in self.body)
+
+    @property
+    def at(self) -> tuple[int, ...]:
+        return tuple(a for i in self.body for a in i.at)
+
+
+Folded = Once | Again
+
+
+def fold(items: Sequence[Folded]) -> list[Folded]:
+    """The same calls in the same order with repetitions as loops, short ones first, so that loops nest."""
+    numbers: dict[Hashable, int] = {}
+    found = list(items)
+    before = -1
+    while before != len(found):
+        before = len(found)
+        for period in range(1, LONGEST + 1):
+            if 2 * period > len(found):
+                break
+            found = _fold(found, period, numbers)
+    return found
+
+
+def _fold(items: list[Folded], period: int, numbers: dict[Hashable, int]) -> list[Folded]:
+    keys = [numbers.setdefault(i.key, len(numbers)) for i in items]
+    result: list[Folded] = []
+    i, size = 0, len(items)
+    while i < size:
+        if i + 2 * period > size or keys[i : i + period] != keys[i + period : i + 2 * period]:
+            result.append(items[i])
+            i += 1
+            continue
+        first, second = (_at(items, i + k * period, period) for k in (0, 1))
+        steps = tuple(b - a for a, b in zip(first, second, strict=True))
+        count, last = 2, second
+        while i + (count + 1) * period <= size and keys[i : i + period] == keys[i + count * period :][:period]:
+            following = _at(items, i + count * period, period)
+            if any(b - a != s for a, b, s in zip(last, following, steps, strict=True)):
+                break
+            count, last = count + 1, following
+        result.append(Again(count, tuple(items[i : i + period]), steps))
+        i += count * period
+    return result
+
+
+def _at(items: Sequence[Folded], start: int, count: int) -> tuple[int, ...]:
+    return tuple(a for item in items[start : start + count] for a in item.at)

@@ -1,0 +1,187 @@
+"""A stage row by row: which node makes which row when, and which rows are in memory at that time.
+
+Rows are made on demand. A node that is asked for row r of its output first asks for the rows of its inputs that r is
+made of, unless they are there. A value keeps its rows in a buffer that holds as many as are ever needed at once, lowest
+row first and without a gap, so that each window is a dense tensor to the kernel. Where the next row does not fit, the
+rows still needed are moved to the buffer's start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bitc.ir.box import Box
+from bitc.ir.graph import Graph, Node, Value
+from bitc.ir.schedule import Stage, kept
+from bitc.ops.movement import Crop
+
+
+@dataclass(frozen=True)
+class Make:
+    """Node number `node` of the stage makes row `row` of its output, in slot `slot` of the buffer."""
+
+    node: int
+    row: int
+    slot: int
+    fresh: bool
+    """Whether nothing in the output's buffer is needed any more."""
+    reads: tuple[tuple[int, int, int] | None, ...]
+    """Per input of the node the rows [top, bottom) that it reads, and the slot of the first; None: all of it."""
+
+
+@dataclass(frozen=True)
+class Roll:
+    """Move `rows` rows of a value from slot `shift` to slot 0."""
+
+    value: Value
+    rows: int
+    shift: int
+
+
+@dataclass(frozen=True, eq=False)
+class RowPlan:
+    """The steps of a stage, and how many rows the buffer of each value holds (those that are stored whole left out)."""
+
+    steps: tuple[Make | Roll, ...]
+    capacity: Mapping[Value, int]
+
+
+def image_inputs(node: Node) -> list[int]:
+    """The inputs of a node that are read by windows: images of which an output window depends on a window."""
+    y = node.output.shape
+    found = []
+    for i, v in enumerate(node.inputs):
+        if v is None or v.is_const or node.op.input_window(Box(0, 1, 0, 1), i) is None:
+            continue
+        broadcast = v.type.rank < 4 or (v.shape[1:3] == (1, 1) and y[1:3] != (1, 1))
+        if not broadcast:
+            found.append(i)
+    return found
+
+
+def image_size(node: Node, index: int) -> tuple[int, int]:
+    """Rows and columns of an input that is read by windows."""
+    x = node.input(index).type
+    shape = (node.op.pixels(x) if isinstance(node.op, Crop) else x).shape
+    return shape[1], shape[2]
+
+
+def window(node: Node, index: int, rows: tuple[int, int], columns: tuple[int, int]) -> Box:
+    """The window of an input that an output window depends on."""
+    box = node.op.input_window(Box(*rows, *columns), index)
+    assert box is not None
+    return box
+
+
+def why_not(node: Node) -> str:
+    """Why a node can not be part of a stage; empty if it can."""
+    y = node.output
+    if len(node.outputs) != 1 or y.type.rank != 4 or y.shape[0] != 1:
+        return "its output is not one image"
+    images = image_inputs(node)
+    if not images:
+        return "its output rows depend on more than a window of its input"
+    for i, v in enumerate(node.inputs):
+        if v is None or i in images:
+            continue
+        spread = v.type.rank > 1 and v.type.rows != 1 and node.op.input_window(Box(0, 1, 0, 1), i) is not None
+        if spread:
+            return f"{v.name} differs by pixel"
+    for row in range(y.shape[1]):
+        for i in images:
+            if 0 in window(node, i, (row, row + 1), (0, y.shape[2])).inside(image_size(node, i)).size:
+                return "a row of its output lies in the padding alone"
+    return ""
+
+
+def plan_rows(graph: Graph, stage: Stage) -> RowPlan:
+    """Simulate the stage; its nodes have passed `why_not`."""
+    return _Simulation(stage.nodes, kept(graph, stage)).run()
+
+
+class _Simulation:
+    def __init__(self, nodes: Sequence[Node], whole: Sequence[Value]) -> None:
+        self.nodes = nodes
+        self.whole = set(whole)
+        self.maker = {n.output: k for k, n in enumerate(nodes)}
+        self.images = [image_inputs(n) for n in nodes]
+        self.needed = self._needed()
+        self.readers: dict[Value, list[tuple[int, int]]] = {}
+        for k, n in enumerate(nodes):
+            for i in self.images[k]:
+                self.readers.setdefault(n.input(i), []).append((k, i))
+        self.next = [0] * len(nodes)
+        """Per node how many of its needed rows are made."""
+        self.log: list[tuple[int, int, tuple[tuple[int, int] | None, ...], dict[Value, int]]] = []
+        self.capacity: dict[Value, int] = {}
+
+    def window(self, k: int, i: int, row: int) -> tuple[int, int]:
+        """Rows of input i that row `row` of node k reads."""
+        node = self.nodes[k]
+        part = window(node, i, (row, row + 1), (0, 1)).inside(image_size(node, i))
+        return part.top, part.bottom
+
+    def _needed(self) -> list[list[int]]:
+        """Per node the rows of its output that are ever read."""
+        rows: dict[Value, set[int]] = {n.output: set() for n in self.nodes}
+        for k in reversed(range(len(self.nodes))):
+            y = self.nodes[k].output
+            if y in self.whole:
+                rows[y] = set(range(y.shape[1]))
+            for i in self.images[k]:
+                x = self.nodes[k].input(i)
+                if x in rows:
+                    for row in rows[y]:
+                        rows[x].update(range(*self.window(k, i, row)))
+        return [sorted(rows[n.output]) for n in self.nodes]
+
+    def lowest(self, v: Value) -> int | None:
+        """The lowest row of v that will still be read; None if there is none."""
+        tops = [self.window(k, i, self.needed[k][self.next[k]])[0]
+                for k, i in self.readers.get(v, ()) if self.next[k] < len(self.needed[k])]  # fmt: skip
+        return min(tops, default=None)
+
+    def demand(self, v: Value, bottom: int) -> None:
+        """Make the needed rows of v above `bottom`."""
+        k = self.maker.get(v)
+        if k is None:
+            return
+        while self.next[k] < len(self.needed[k]) and self.needed[k][self.next[k]] < bottom:
+            self.make(k)
+
+    def make(self, k: int) -> None:
+        row = self.needed[k][self.next[k]]
+        windows = {i: self.window(k, i, row) for i in self.images[k]}
+        for i, (_, bottom) in windows.items():
+            self.demand(self.nodes[k].input(i), bottom)
+        y = self.nodes[k].output
+        if y not in self.whole:
+            low = self.lowest(y)
+            assert low is not None and low <= row
+            self.capacity[y] = max(self.capacity.get(y, 0), row + 1 - low)
+        lows = {} if y in self.whole else {y: self.lowest(y) or 0}
+        self.log.append((k, row, tuple(windows.get(i) for i in range(len(self.nodes[k].inputs))), lows))
+        self.next[k] += 1
+
+    def run(self) -> RowPlan:
+        for v in reversed([n.output for n in self.nodes if n.output in self.whole]):
+            self.demand(v, v.shape[1])
+        base: dict[Value, int] = {}
+        top: dict[Value, int] = {}
+        steps: list[Make | Roll] = []
+        for k, row, windows, lows in self.log:
+            y, fresh = self.nodes[k].output, False
+            for v, low in lows.items():
+                fresh = v not in base or low >= top[v]
+                if fresh:
+                    base[v] = row
+                elif row + 1 - base[v] > self.capacity[v]:
+                    steps.append(Roll(v, top[v] - low, low - base[v]))
+                    base[v] = low
+                top[v] = row + 1
+            inputs = self.nodes[k].inputs
+            reads = tuple(None if w is None or x is None else (*w, w[0] - base.get(x, 0))
+                          for w, x in zip(windows, inputs, strict=True))  # fmt: skip
+            steps.append(Make(k, row, row - base.get(y, 0), fresh, reads))
+        return RowPlan(tuple(steps), self.capacity)
