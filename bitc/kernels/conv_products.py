@@ -1,25 +1,31 @@
 """Convolution of numbers in register tiles: some outputs of some pixels of a row at once.
 
-Float32 by float32 on any FPU. Taps in the padding are skipped, or, where memory is not counted and there is a border,
-multiplied as zeros in a copy of the activations: ``acc + 0 * w`` is acc for finite w, to the last bit, since a sum that
-starts from +0 never becomes -0.
+Float32 by float32 on any FPU, and codes of 8 bits by int8 on vector units. Activations are multiplied as they lie in
+memory where that is possible, taps in the padding being skipped. On vector units they are copied where it is not, in
+the type that products take and with their padding around them. In float32 the padding is 0: ``acc + 0 * w`` is acc for
+finite w, to the last bit, since a sum that starts from +0 never becomes -0. For codes it is their zero point, and as
+``sum (x - x_zero) * w = sum (x + s) * w - (x_zero + s) * sum w``, sums start from the last term, with the bias of a
+requantization; s moves codes between int8 and uint8.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from bitc.ir.dtypes import FLOAT32
-from bitc.ir.graph import Node
+from bitc.ir.dtypes import INT16
+from bitc.ir.graph import Array, Node, Value, constant
 from bitc.ir.program import c_type
-from bitc.kernels.epilogues import conv_epilogue
+from bitc.ir.types import TensorType
+from bitc.kernels.epilogues import epilogue
 from bitc.kernels.geometry import Geometry, geometry
-from bitc.kernels.products import Products, product_isas
+from bitc.kernels.products import ProductIsa, Products, product_isa
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
 from bitc.kernels.work import Work, put
+from bitc.ops.epilogue import Requant
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
 
@@ -27,33 +33,55 @@ from bitc.target import Target
 def accepts(node: Node, target: Target) -> str:
     op, x, w = node.op, node.input(0), node.input(1)
     assert isinstance(op, Conv2D)
+    per_group = w.shape[0] // op.group
     return first_reason(
-        (x.type.dtype is w.type.dtype is FLOAT32, f"{x.type.dtype} by {w.type.dtype}, not float32"),
         (w.is_const, "weights are computed"),
-        (bool(product_isas(target, x.type.dtype, w.type.dtype)), "no FPU"),
         (all(v is None or v.is_const for v in node.inputs[2:]), "parameters are computed"),
         (node.output.type.size > 0, "no outputs"),
-        (w.shape[0] > op.group, "one output per group"),
+        (per_group > 1, "one output per group"),
         (
-            op.group == 1 or not node.output.type.layout.word or w.shape[0] // op.group % 8 == 0,
-            "groups of outputs do not end with a byte",
+            op.group == 1 or not node.output.type.layout.word or per_group % 8 == 0,
+            "groups end within a byte",
         ),
+    ) or first_reason(
+        (product_isa(target, x.type.dtype, w.array) is not None, f"no products of {x.type.dtype} and {w.type.dtype}")
     )
+
+
+@dataclass(frozen=True)
+class _Codes:
+    """Codes as they are multiplied: ``x - subtract``, in the type of the products; `zero` is what x_zero becomes."""
+
+    subtract: int
+    zero: int
+
+
+def _codes(op: Conv2D, x: TensorType, isa: ProductIsa) -> _Codes:
+    if isa.x.is_float:
+        return _Codes(0, 0)
+    if isa.x is INT16:
+        return _Codes(op.x_zero, 0)
+    subtract = int(x.dtype.min - isa.x.min)
+    return _Codes(subtract, op.x_zero - subtract)
 
 
 def plan(node: Node, target: Target) -> Products:
     """The tiles that need the fewest instructions, for a node that the row accepts."""
-    op, x, w = node.op, node.input(0).type, node.input(1).type
+    op, x, w = node.op, node.input(0).type, node.input(1)
     assert isinstance(op, Conv2D)
-    geo = geometry(op.pixels(x), op.window, op.planar)
-    copied = geo.border and target.memory.ram is None and bool(np.isfinite(node.input(1).array).all())
+    isa = product_isa(target, x.dtype, w.array)
+    assert isa is not None
+    geo, channels = geometry(op.pixels(x), op.window, op.planar), w.shape[3]
+    rows = geo.dx == 1 and op.group == 1  # kernel rows without gaps, once there is no border
+    whole_steps = channels * (geo.kw if rows and not geo.border else 1) % isa.depth == 0
+    as_it_is = isa.x is x.dtype and whole_steps and not (geo.border and isa.x.is_integer) and not op.planar
+    copied = isa.lanes > 1 and not as_it_is and (geo.border or not isa.x.is_float) and bool(np.isfinite(w.array).all())
     inner = _padded(geo) if copied else geo
-    whole_rows = geo.dx == 1 and op.group == 1 and (copied or not op.planar)
+    whole_rows = rows and (copied or not op.planar) and (not inner.border or channels % isa.depth == 0)
     bits = node.output.type.layout.word > 0
     offers = [
         offer
-        for isa in product_isas(target, x.dtype, w.dtype)
-        for offer in Products.offers(isa, inner, copied, w.channels, whole_rows, w.shape[0] // op.group)
+        for offer in Products.offers(isa, inner, copied, channels, whole_rows, w.shape[0] // op.group)
         if not bits or offer.block_outputs % 8 == 0 or len(offer.shapes) == offer.shapes[0][2] == 1
     ]
     return min(offers, key=lambda offer: offer.instructions)
@@ -69,13 +97,23 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     op, x, w, y = node.op, node.input(0), node.input(1), node.output.type
     assert isinstance(op, Conv2D)
     best = plan(node, target)
-    isa, geo = best.isa, best.geo
-    e, params = conv_epilogue(node)
+    isa, geo, channels = best.isa, best.geo, op.pixels(x.type).channels
+    codes = _codes(op, x.type, isa)
+    params: Sequence[Value | None] = node.inputs[2:]
+    starts = -codes.zero * w.array.reshape(w.shape[0], -1).sum(axis=1, dtype=np.int64) if isa.x.is_integer else None
+    reach = 0.0 if isa.x.is_float else float(op.reach(x.type, w.array).max())
+    if starts is not None and isinstance(op.epilogue, Requant):
+        bias = np.broadcast_to(node.input(2).array.astype(np.int64).reshape(-1), starts.shape)
+        starts, reach = starts + bias, reach + float(np.abs(bias).max())
+        params = (constant("none", np.zeros(1, np.int32)), *node.inputs[3:])
+    e, args = epilogue(op.epilogue, params, op.accumulator(x.type, w.type), y, reach)
     packed = np.concatenate([best.pack(g) for g in np.split(w.array, op.group)])
-    args = [out(node), Arg("x", x), Arg("w", Packed(packed)), *params]
-    channels = op.pixels(x.type).channels
+    args = (out(node), Arg("x", x), Arg("w", Packed(packed)), *args)
+    if starts is not None and starts.any():
+        args += (Arg("start", Packed(_in_vectors(starts, op.group, best), "start", is_weight=False)),)
     if best.copied:
-        args.append(scratch("copy", geo.n * geo.h * geo.w * channels, np.float32))
+        elements = geo.n * geo.h * geo.w * channels
+        args += (scratch("copy", elements + isa.depth, isa.x.carrier.type),)
     planes = op.planar and not best.copied
     if e["word"]:  # tiles put whole bytes
         e |= {"words": e["words"] * e["word"] // 8, "out_t": "uint8_t", "bits_t": "uint32_t", "word": 8}
@@ -87,17 +125,28 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "f": isa.prefix,
         "source": asdict(geometry(op.pixels(x.type), op.window, op.planar)),
         "planar": op.planar,
-        "x_t": c_type(x.type),
-        "weight_t": "float",
+        "copied_t": c_type(x.type),
+        "subtract": codes.subtract,
+        "x_zero": codes.zero,
+        "x_t": isa.x.c_type,
+        "weight_t": isa.weight.c_type,
+        "acc_t": "float" if isa.x.is_float else "int32_t",
+        "starts": starts is not None and bool(starts.any()),
         "x_row": 1 if planes else channels,
         "x_step": geo.h * geo.w if planes else isa.depth,
-        "acc_t": "float",
         "groups": op.group,
         "channels": channels,
         "y_row": y.row_words * y.layout.word // 8 if e["word"] else w.shape[0],
         "y_used": -(-w.shape[0] // 8),
     }
-    return (Step(VARIANT.name, "kernels/conv_products.j2", tuple(args), context, ("bitc_defs.h", isa.template)),)
+    return (Step(VARIANT.name, "kernels/conv_products.j2", args, context, ("bitc_defs.h", isa.template)),)
+
+
+def _in_vectors(starts: Array, groups: int, best: Products) -> Array:
+    """What sums start from, modulo 2**32, with zeros for lanes without an output."""
+    padded = np.zeros((groups, best.padded), np.int64)
+    padded[:, : best.outputs] = starts.reshape(groups, -1)
+    return padded.astype(np.uint64).astype(np.uint32).view(np.int32).reshape(-1)
 
 
 def cost(node: Node, target: Target) -> float:
@@ -109,9 +158,10 @@ def cost(node: Node, target: Target) -> float:
 def work(node: Node, target: Target) -> Work:
     op, best = node.op, plan(node, target)
     assert isinstance(op, Conv2D)
-    terms: Work = {"call": 1, put(node): node.output.type.size}
-    terms |= {"copied": best.geo.n * best.geo.h * best.geo.w * op.pixels(node.input(0).type).channels * best.copied}
-    return terms | {term: op.group * n for term, n in best.work.items()}
+    kind = best.isa.prefix.removeprefix("bitc_")
+    copied = best.geo.n * best.geo.h * best.geo.w * op.pixels(node.input(0).type).channels * best.copied
+    terms = {f"{kind} {term}": op.group * n for term, n in best.work.items()}
+    return {"call": 1, f"{kind} {put(node)}": node.output.type.size, f"{kind} copied": copied} | terms
 
 
 VARIANT = Variant("conv_products", (Conv2D,), accepts, build, cost, work)

@@ -132,7 +132,7 @@ def factors(bias: ArrayLike, multiplier: ArrayLike, shift: ArrayLike, reach: flo
     zeros = np.array([(int(v) & -int(v)).bit_length() - 1 if v else 63 for v in m])  # trailing zero bits
     halves = s - 1 - np.minimum(zeros, 62)
     ties = bool(((m != 0) & (halves >= 0) & (2.0**halves <= total)).any())
-    if (m << (s.max() - s) < 2**31).all():
+    if (m * 2.0 ** (s.max() - s) < 2**31).all():
         m, s = m << (s.max() - s), s.max(keepdims=True)
     else:  # one step is as good as many where every sum but 0 exceeds all codes
         m, s = np.where(s == 0, np.minimum(m, 2**30 - 1) * 2, m), np.maximum(s, 1)

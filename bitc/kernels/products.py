@@ -2,7 +2,7 @@
 
 A vector lane belongs to one output channel; a step multiplies `depth` channels of an activation, which all lanes share,
 by as many weights of each output. Sums over float32 are made one product at a time (`depth` is 1), so every output is
-the same chain of roundings on every target.
+the same chain of roundings on every target. Those over int8 are exact in any order, modulo 2**32.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import product
 
 import numpy as np
 
-from bitc.ir.dtypes import FLOAT32, DType
+from bitc.ir.dtypes import FLOAT32, INT8, INT16, UINT8, DType
 from bitc.ir.graph import Array
 from bitc.kernels.geometry import Geometry
 from bitc.kernels.work import Work, taps_inside
@@ -45,6 +45,21 @@ class ProductIsa:
     """Instructions per vector of products, per vector of weights, and per load of activations."""
     folds: bool = False
     """Whether activations that one vector of weights uses are operands in memory, with no load of their own."""
+    side_by_side: int = 0
+    """Channels of a step that lie side by side for each lane, if not all."""
+    least: int = -128
+    """The least weight for which narrow sums do not overflow."""
+
+    def takes(self, x: DType, w: Array) -> bool:
+        """Whether it multiplies such operands."""
+        if self.x.is_float:
+            return x is FLOAT32 and w.dtype == np.float32
+        return x in (INT8, UINT8) and w.dtype == np.int8 and int(w.min()) >= self.least
+
+    @property
+    def weight(self) -> DType:
+        """Of what type weights are."""
+        return FLOAT32 if self.x.is_float else INT8
 
 
 PRICES: Work = {
@@ -58,7 +73,8 @@ PRICES: Work = {
 }
 """Instructions for each term of the work of a tiling, roughly."""
 
-# On x86, where instructions do not tell the time, the prices rank tiles as measured.
+# The first that a target has, for the operands, is taken. On x86, where instructions do not tell the time, the prices
+# rank tiles as measured.
 PRODUCT_ISAS = (
     ProductIsa("isa/f32x16.j2", "bitc_f32x16", frozenset({"x86"}), frozenset({"avx512f"}), FLOAT32,
                16, 1, 1, 24, product=2.0, load_w=1.0, load_x=2.0, folds=True),
@@ -72,14 +88,27 @@ PRODUCT_ISAS = (
                4, 1, 1, 16, product=2.0, load_w=1.0, load_x=1.0),
     ProductIsa("isa/f32x1.j2", "bitc_f32x1", frozenset({"arm-m", "arm-a", "riscv", "wasm"}), frozenset({"fpu"}),
                FLOAT32, 1, 1, 1, 32, product=2.0, load_w=1.0, load_x=1.0),
+    ProductIsa("isa/i8x16_vnni.j2", "bitc_i8x16", frozenset({"x86"}), frozenset({"avx512f", "avx512vnni"}), UINT8,
+               16, 4, 1, 31, product=1.0, load_w=1.0, load_x=1.0),
+    ProductIsa("isa/i8x8_avx2.j2", "bitc_i8x8", frozenset({"x86"}), frozenset({"avx2"}), INT16,
+               8, 2, 1, 15, product=2.0, load_w=1.0, load_x=1.0),
+    ProductIsa("isa/i8x4_dotprod.j2", "bitc_i8x4", frozenset({"aarch64"}), frozenset({"neon", "dotprod"}), INT8,
+               4, 4, 4, 30, product=1.0, load_w=0.5, load_x=1.0),
+    ProductIsa("isa/i8x4_neon.j2", "bitc_i8x4", frozenset({"aarch64"}), frozenset({"neon"}), INT8,
+               4, 4, 4, 22, product=3.0, load_w=0.5, load_x=9.0, side_by_side=2, least=-127),
+    ProductIsa("isa/i8x4_neon.j2", "bitc_i8x4", frozenset({"arm-a"}), frozenset({"neon"}), INT8,
+               4, 4, 4, 14, product=3.0, load_w=1.0, load_x=9.0, side_by_side=2, least=-127),
+    ProductIsa("isa/i8x4_wide.j2", "bitc_i8x4w", frozenset({"aarch64", "arm-a"}), frozenset({"neon"}), INT8,
+               4, 4, 4, 14, product=4.0, load_w=1.0, load_x=9.0, side_by_side=2),
+    ProductIsa("isa/i8x4_simd128.j2", "bitc_i8x4", frozenset({"wasm"}), frozenset({"simd128"}), INT16,
+               4, 2, 1, 16, product=2.0, load_w=1.0, load_x=1.0),
 )  # fmt: skip
 
 
-def product_isas(target: Target, x: DType, w: DType) -> list[ProductIsa]:
-    """The rows that the target can run for such operands; vectors of float32 first."""
-    found = [i for i in PRODUCT_ISAS if target.isa in i.isas and i.needs <= target.features]
-    kind = [i for i in found if (i.x.is_float, i.x.is_float) == (x.is_float, w.is_float)]
-    return kind[:1]
+def product_isa(target: Target, x: DType, w: Array) -> ProductIsa | None:
+    """What the target multiplies activations of a type and weights with."""
+    able = (i for i in PRODUCT_ISAS if target.isa in i.isas and i.needs <= target.features)
+    return next((i for i in able if i.takes(x, w)), None)
 
 
 @dataclass(frozen=True)
@@ -177,10 +206,11 @@ class Products:
         rows = w.reshape(self.outputs, self.runs, -1)
         full = np.zeros((self.padded, self.runs, self.run * self.isa.depth), w.dtype)
         full[: self.outputs, :, : rows.shape[2]] = rows
-        steps = full.reshape(-1, self.isa.lanes, self.runs, self.run, self.isa.depth)
+        near = self.isa.side_by_side or self.isa.depth
+        steps = full.reshape(-1, self.isa.lanes, self.runs, self.run, self.isa.depth // near, near)
         cut = self.tiles * self.blocks
         tiles = [steps[i : i + self.blocks] for i in range(0, cut, self.blocks)] + ([steps[cut:]] if self.rest else [])
-        return np.concatenate([t.transpose(2, 3, 0, 1, 4).reshape(-1) for t in tiles])
+        return np.concatenate([t.transpose(2, 3, 0, 4, 1, 5).reshape(-1) for t in tiles])
 
     @cached_property
     def work(self) -> Work:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bitc import interp
-from bitc.ir.dtypes import FLOAT32
+from bitc.ir.dtypes import FLOAT32, INT8, UINT8
 from bitc.ir.graph import Graph
 from bitc.ir.types import Quant, TensorType
 from bitc.kernels import conv_products
 from bitc.kernels.step import Variant
-from bitc.ops.epilogue import Affine, Epilogue, TernThreshold, Threshold
+from bitc.ops.epilogue import Affine, Epilogue, Requant, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D
 from bitc.ops.window import Window
 from bitc.runners import available
 from bitc.target import Target
 from tests.kernels.harness import assert_same, compile_graph, merge, random_feeds, run_on_target, single
+from tests.kernels.test_quantized import KINDS, OUTS, params
 
-TARGETS = ("x86-64", "x86-64-v3", "x86-64-v4", "aarch64", "armv7-neon", "wasm32", "wasm32-simd128", "cortex-m4")
+FLOAT_TARGETS = ("x86-64-v3", "x86-64-v4", "aarch64", "wasm32-simd128", "cortex-m4", "x86-64", "armv7-neon", "wasm32")
+CODE_TARGETS = ("x86-64-v3", "x86-64-v4", "aarch64", "aarch64-dotprod", "armv7-neon", "wasm32-simd128")
 PM = Quant.two_valued(-1, 1)
 WINDOWS = {
     "1x1": Window(),
@@ -32,6 +35,18 @@ WINDOWS = {
     "far": Window((2, 2), (3, 3), (2, 2, 2, 2)),
 }
 SIZES = ((1, 2), (2, 9), (3, 17), (4, 31), (5, 7), (7, 33), (17, 16), (31, 5), (33, 40))
+
+
+def some(names: tuple[str, ...], ordinary: int) -> list[Any]:
+    """Targets with a third of the cases by default, and with all of them in the full tier."""
+    few = [pytest.param(n, 3, id=n) for n in names[:ordinary]]
+    return few + [pytest.param(n, 1, id=f"{n}-all", marks=pytest.mark.full) for n in names]
+
+
+def cases(step: int) -> list[tuple[int, Window, int, int]]:
+    """(number, window, channels, outputs): every so many."""
+    found = [(w, c, o) for w in WINDOWS.values() for c, o in SIZES]
+    return [(i, w, c, o) for i, (w, c, o) in enumerate(found) if i // len(SIZES) % step == i % step]
 
 
 def pick(rng: np.random.Generator, outputs: int, which: int) -> tuple[Epilogue | None, list[np.ndarray]]:
@@ -71,12 +86,46 @@ def check(
         assert_same(got[output], expected, output)
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_float_convolutions(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    graphs = [case(w, c, o, i + j) for i, w in enumerate(WINDOWS.values()) for j, (c, o) in enumerate(SIZES)]
+@pytest.mark.parametrize(("target", "step"), some(FLOAT_TARGETS, 5))
+def test_float_convolutions(target: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = [case(w, c, o, i // len(SIZES) + i) for i, w, c, o in cases(step)]
     graphs += [case(WINDOWS["3x3"], c, o, i, g) for i, (c, o, g) in enumerate(((6, 48, 3), (8, 16, 2), (10, 32, 2)))]
     graph = merge(graphs)
     feeds = random_feeds(graph)
     first = feeds["g0_x0"].reshape(-1)
     first[:6] = np.inf, -np.inf, np.nan, -0.0, 1e-42, 3e38
+    check(conv_products.VARIANT, graph, target, tmp_path, monkeypatch, feeds)
+
+
+def codes_case(window: Window, c: int, o: int, which: int, group: int = 1) -> Graph:
+    rng = np.random.default_rng(which)
+    dtype = (INT8, UINT8)[which % 2]
+    shape = (1 + which % 2, 6 + which % 3, 5 + which % 5, c)
+    planar = which % 5 == 1
+    x = TensorType((shape[0], shape[3], *shape[1:3]) if planar else shape, dtype)
+    least = -128 if which % 3 == 0 else -127
+    w = rng.choice((least, 127, 1, *rng.integers(-100, 100, 9)), (o, *window.kernel, c // group)).astype(np.int8)
+    zero = (0, int(rng.integers(dtype.min, dtype.max)), int(dtype.min), int(dtype.max))[which % 4]
+    epilogue, parameters = pick(rng, o, which)
+    if which % 2 and which % 8 != 3:
+        epilogue = OUTS[which % len(OUTS)]
+    op = Conv2D(window, group, epilogue, planar, zero)
+    reach = float(op.reach(x, w).max())
+    if isinstance(epilogue, Requant):
+        parameters = params(rng, KINDS[which // 2 % 5], o, reach)
+    elif parameters and not isinstance(epilogue, Affine):  # thresholds
+        parameters = [p if p.dtype == bool else (p * np.sqrt(reach) * 10).astype(np.int32) for p in parameters]
+    return single(op, x, w, *parameters)
+
+
+@pytest.mark.parametrize(("target", "step"), some(CODE_TARGETS, 6))
+def test_codes(target: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = [codes_case(w, c, o, i) for i, w, c, o in cases(step)]
+    groups = ((6, 48, 3), (8, 16, 2), (10, 32, 2), (24, 48, 2))
+    graphs += [codes_case(WINDOWS["3x3"], c, o, i, g) for i, (c, o, g) in enumerate(groups)]
+    graph = merge(graphs)
+    feeds = random_feeds(graph)
+    for name in list(feeds)[::3]:  # extremes only
+        kind = np.iinfo(feeds[name].dtype)
+        feeds[name] = np.where(feeds[name] > (kind.min + kind.max) // 2, kind.max, kind.min).astype(feeds[name].dtype)
     check(conv_products.VARIANT, graph, target, tmp_path, monkeypatch, feeds)
