@@ -62,7 +62,7 @@ def _offsets(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
         offsets.append(at)
         at += b.type.nbytes
         align = max(align, step)
-    return offsets, -(-at // align) * align
+    return offsets, -(-at // align) * align or 1  # a struct without tensors has one unused byte
 
 
 def struct_bytes(buffers: Sequence[Buffer]) -> int:

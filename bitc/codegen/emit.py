@@ -14,6 +14,7 @@ from bitc.kernels.literals import Names, identifier, initializer
 from bitc.target import Target
 
 RUNTIME = ("bitc_defs.h", "bitc_math.h")
+"""Headers that ship with every model; others ship where they are used."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class _Emitter:
             f"{self.prefix}_weights.c": self.renderer.file("weights.c.j2", **common),
             "CMakeLists.txt": self.renderer.file("CMakeLists.txt.j2", **common),
         }
-        return files | {h: (resources.runtime_c() / h).read_text(encoding="utf-8") for h in RUNTIME}
+        shipped = [*RUNTIME, *(h for h in headers if h not in RUNTIME)]
+        return files | {h: (resources.runtime_c() / h).read_text(encoding="utf-8") for h in shipped}
 
     def _header(self, common: dict[str, object]) -> str:
         return self.renderer.file(

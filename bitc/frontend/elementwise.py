@@ -11,6 +11,8 @@ from bitc.frontend.context import Context, Importer, Refused, Table
 from bitc.frontend.tensors import dtype_of, is_narrowed, is_widened, type_name
 from bitc.ir import BOOL, FLOAT32, Op, Value
 from bitc.ops import binary as b
+from bitc.ops import bits
+from bitc.ops import trig as t
 from bitc.ops import unary as u
 
 
@@ -166,13 +168,17 @@ def power(ctx: Context) -> Value:
         return ctx.emit(b.Mul(), ctx.emit(b.Mul(), x, x), x)
     if exponent == 0.5 and x.type.dtype.is_float:
         return ctx.emit(u.Sqrt(), x)
+    if (
+        x.type.dtype.is_integer
+        and y.type.dtype.is_float
+        and not (y.is_const and np.array_equal(y.array, np.rint(y.array)))
+    ):
+        return ctx.cast(ctx.emit(b.Pow(), ctx.to_float(x), y), x.type.dtype)
     return ctx.emit(b.Pow(), x, ctx.cast(y, x.type.dtype))
 
 
 def mod(ctx: Context) -> Value:
     fmod = ctx.attrs.flag("fmod")
-    if ctx.number().type.dtype.is_float and not fmod:
-        raise ctx.invalid("fmod must be 1 for floats")
     return ctx.emit(b.Mod(fmod), ctx.number(0), ctx.number(1))
 
 
@@ -191,6 +197,39 @@ def logical(op: Op) -> Importer:
         return ctx.emit(op, *ctx.inputs)
 
     return run
+
+
+def bitwise(op: Op) -> Importer:
+    """Operands are integers."""
+
+    def run(ctx: Context) -> Value:
+        for i in range(len(ctx.inputs)):
+            _integer(ctx, i)
+        return ctx.emit(op, *ctx.inputs)
+
+    return run
+
+
+def _integer(ctx: Context, index: int) -> Value:
+    value = ctx.number(index)
+    if value.type.dtype.is_float:
+        raise ctx.invalid(f"input {index} is {value.type}, not integers")
+    return value
+
+
+def bit_shift(ctx: Context) -> Value:
+    direction = ctx.attrs.str_("direction")
+    if direction not in ("LEFT", "RIGHT"):
+        raise ctx.invalid(f"direction is {direction!r}")
+    return ctx.emit(bits.Shift(direction == "LEFT"), _integer(ctx, 0), _integer(ctx, 1))
+
+
+def bit_cast(ctx: Context) -> Value:
+    x, elem_type = ctx.input(), ctx.attrs.int_("to")
+    dtype = dtype_of(elem_type)
+    if dtype is None or is_widened(elem_type) or is_narrowed(elem_type) or dtype.bits != x.type.dtype.bits:
+        raise Refused(f"the bits of {x.type.dtype} as {type_name(elem_type)}", "use types of one width up to 32 bits")
+    return ctx.emit(bits.BitCast(dtype), x)
 
 
 def is_inf(ctx: Context) -> Value:
@@ -267,6 +306,23 @@ TABLE: Table = {
     ("", "Floor"): round_like(u.Floor()),
     ("", "Ceil"): round_like(u.Ceil()),
     ("", "Round"): round_like(u.Round()),
+    ("", "Sin"): float_only(t.Sin()),
+    ("", "Cos"): float_only(t.Cos()),
+    ("", "Tan"): float_only(t.Tan()),
+    ("", "Asin"): float_only(t.Asin()),
+    ("", "Acos"): float_only(t.Acos()),
+    ("", "Atan"): float_only(t.Atan()),
+    ("", "Sinh"): float_only(t.Sinh()),
+    ("", "Cosh"): float_only(t.Cosh()),
+    ("", "Asinh"): float_only(t.Asinh()),
+    ("", "Acosh"): float_only(t.Acosh()),
+    ("", "Atanh"): float_only(t.Atanh()),
+    ("", "BitwiseAnd"): bitwise(bits.BitAnd()),
+    ("", "BitwiseOr"): bitwise(bits.BitOr()),
+    ("", "BitwiseXor"): bitwise(bits.BitXor()),
+    ("", "BitwiseNot"): bitwise(bits.Invert()),
+    ("", "BitShift"): bit_shift,
+    ("", "BitCast"): bit_cast,
     ("", "IsNaN"): float_only(u.IsNaN()),
     ("", "IsInf"): is_inf,
     ("", "Not"): logical(u.Not()),

@@ -10,7 +10,7 @@ import numpy as np
 from bitc.frontend.context import Context, Refused, Table
 from bitc.frontend.tensors import dtype_of, to_array, type_name
 from bitc.ir import Value
-from bitc.ops.movement import Concat, Expand, Gather, Pad, Reshape, Slice, Tile, Transpose
+from bitc.ops.movement import Concat, Expand, Pad, Reshape, Slice, Tile, Transpose
 
 
 def reshaped(ctx: Context, x: Value, shape: Sequence[int]) -> Value:
@@ -200,23 +200,6 @@ def tile(ctx: Context) -> Value:
     return x if set(repeats) <= {1} and len(repeats) == x.type.rank else ctx.emit(Tile(repeats), x)
 
 
-def gather(ctx: Context) -> Value:
-    x = ctx.input()
-    axis = ctx.axis(ctx.attrs.int_("axis", 0), x.type.rank)
-    indices = ctx.array(1, "the index of a gather")
-    if indices.dtype.kind not in "iu":
-        raise ctx.invalid("the indices are not integers")
-    size = x.shape[axis]
-    if indices.size and not (-size <= int(indices.min()) and int(indices.max()) < size):
-        raise ctx.invalid(f"an index is outside axis {axis} of {x.type}")
-    index = np.where(indices < 0, indices + size, indices).astype(np.int64)
-    if index.size == 1 and not x.is_const:  # one element: a slice
-        ranges = [(0, d, 1) for d in x.shape]
-        ranges[axis] = (int(index.reshape(-1)[0]), int(index.reshape(-1)[0]) + 1, 1)
-        return reshaped(ctx, sliced(ctx, x, ranges), (*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
-    return ctx.emit(Gather(axis), x, ctx.const(index))
-
-
 def depth_to_space(ctx: Context) -> Value:
     x, r, mode = ctx.input(), ctx.attrs.int_("blocksize"), ctx.attrs.str_("mode", "DCR")
     if x.type.rank != 4 or r < 1 or x.shape[1] % (r * r) or mode not in ("DCR", "CRD"):
@@ -308,7 +291,6 @@ TABLE: Table = {
     ("", "Pad"): pad,
     ("", "Expand"): expand,
     ("", "Tile"): tile,
-    ("", "Gather"): gather,
     ("", "DepthToSpace"): depth_to_space,
     ("", "SpaceToDepth"): space_to_depth,
     ("", "Shape"): shape,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bitc.frontend import (
     elementwise,
+    indexing,
     linear,
     movement,
     normalization,
@@ -21,6 +22,7 @@ TABLE: Table = {
     **linear.TABLE,
     **transposed.TABLE,
     **movement.TABLE,
+    **indexing.TABLE,
     **reduce.TABLE,
     **normalization.TABLE,
     **resize.TABLE,

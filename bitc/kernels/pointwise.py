@@ -10,6 +10,7 @@ from bitc.kernels.loops import broadcast_strides, index, nest
 from bitc.kernels.pointwise_rows import ROWS
 from bitc.kernels.step import Arg, Step, Variant, first_reason, out
 from bitc.ops.base import Pointwise
+from bitc.ops.trig import Trigonometric
 from bitc.target import Target
 
 OPERANDS = "abcdefgh"
@@ -36,7 +37,8 @@ def _body(node: Node) -> str:
 
 def _build(node: Node, target: Target) -> tuple[Step, ...]:
     context = {"body": _body(node), "is_bool": node.output.type.dtype is BOOL}
-    return (loops(node, type(node.op).__name__.lower(), "kernels/pointwise.j2", context, "bitc_math.h"),)
+    header = "bitc_trig.h" if isinstance(node.op, Trigonometric) else "bitc_math.h"
+    return (loops(node, type(node.op).__name__.lower(), "kernels/pointwise.j2", context, header),)
 
 
 def loops(node: Node, kernel: str, template: str, context: dict[str, Any], header: str, *more: Arg) -> Step:

@@ -10,6 +10,7 @@ from bitc.ir.dtypes import DType
 from bitc.ir.graph import Op
 from bitc.kernels.literals import c_float, c_int, c_number
 from bitc.ops import binary as b2
+from bitc.ops import bits, trig
 from bitc.ops import unary as u1
 
 Row = Callable[[Op, DType, DType], str | None]
@@ -136,7 +137,38 @@ def _cast(op: Op, t: DType, y: DType) -> str | None:
 
 
 def _power(op: Op, t: DType, y: DType) -> str | None:
-    return "r = bitc_powf(a, b);" if t.is_float and t.bits == 32 else None
+    if t.is_float:
+        return "r = bitc_powf(a, b);" if t.bits == 32 else None
+    u, c = _unsigned(t), t.c_type
+    lines = [
+        f"{u} power = 1;",
+        f"{u} factor = ({u})a;",
+        f"for ({u} n = {f'b < 0 ? 0 : ({u})b' if t.is_signed else 'b'}; n != 0; n >>= 1) {{",
+        "power = (n & 1) ? power * factor : power;",
+        "factor = factor * factor;",
+        "}",
+        f"r = ({c})power;",
+    ]
+    if t.is_signed:
+        lines.append(f"r = ({c})(b >= 0 ? r : a == 1 ? 1 : a == -1 ? ((b & 1) ? -1 : 1) : 0);")
+    return "\n".join(lines)
+
+
+def _shift(op: Op, t: DType, y: DType) -> str:
+    assert isinstance(op, bits.Shift)
+    inside = f"(b >= 0 && b < {t.bits})" if t.is_signed else f"(b < {t.bits})"
+    if op.left:
+        return f"r = ({t.c_type})({inside} ? ({_unsigned(t)})a << b : 0);"
+    sign = "(a < 0 ? -1 : 0)" if t.is_signed else "0"
+    return f"r = ({t.c_type})({inside} ? a >> b : {sign});"
+
+
+def _bit_cast(op: Op, t: DType, y: DType) -> str | None:
+    if t.is_float == y.is_float:
+        return f"r = ({y.c_type})a;"
+    if t.bits != 32:
+        return None
+    return f"r = ({y.c_type})bitc_bits(a);" if t.is_float else "r = bitc_float((uint32_t)a);"
 
 
 def _negate(op: Op, t: DType, y: DType) -> str:
@@ -168,6 +200,23 @@ ROWS: dict[type[Op], Row] = {
     b2.Or: same("r = a | b;"),
     b2.Xor: same("r = a ^ b;"),
     b2.Where: same("r = a ? b : c;"),
+    bits.BitAnd: same("r = (TYPE)(a & b);"),
+    bits.BitOr: same("r = (TYPE)(a | b);"),
+    bits.BitXor: same("r = (TYPE)(a ^ b);"),
+    bits.Invert: same("r = (TYPE)~a;"),
+    bits.Shift: _shift,
+    bits.BitCast: _bit_cast,
+    trig.Sin: _call("sin"),
+    trig.Cos: _call("cos"),
+    trig.Tan: _call("tan"),
+    trig.Asin: _call("asin"),
+    trig.Acos: _call("acos"),
+    trig.Atan: _call("atan"),
+    trig.Sinh: _call("sinh"),
+    trig.Cosh: _call("cosh"),
+    trig.Asinh: _call("asinh"),
+    trig.Acosh: _call("acosh"),
+    trig.Atanh: _call("atanh"),
     u1.Neg: _negate,
     u1.Abs: _absolute,
     u1.Sign: signed("r = (TYPE)((a > 0) - (a < 0));", "r = a > 0;"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bitc.kernels import (
     conv_bits,
+    conv_computed,
     conv_dense,
     conv_lut,
     conv_planes,
@@ -16,6 +17,7 @@ from bitc.kernels import (
     pool,
     requant,
 )
+from bitc.kernels.indexing import INDEXING
 from bitc.kernels.misc import MISC
 from bitc.kernels.movement import MOVEMENT
 from bitc.kernels.pointwise import POINTWISE
@@ -32,6 +34,7 @@ VARIANTS: tuple[Variant, ...] = (
     conv_products.VARIANT,
     conv_smlad.VARIANT,
     conv_dense.VARIANT,
+    conv_computed.VARIANT,
     conv_lut.VARIANT,
     depthwise.BITS,
     depthwise_int8.VARIANT,
@@ -43,6 +46,7 @@ VARIANTS: tuple[Variant, ...] = (
     *QUANTIZED,
     *MOVEMENT,
     *REDUCTIONS,
+    *INDEXING,
     *MISC,
     RECURRENT,
 )

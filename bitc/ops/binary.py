@@ -86,12 +86,22 @@ class Div(Binary):
 
 @dataclass(frozen=True)
 class Pow(Binary):
-    """``a`` to the power ``b``, computed in the dtype of `a`. Integers to a negative power give 0 (or +-1)."""
+    """``a`` to the power ``b``, computed in the dtype of `a`. Integers wrap around; to a negative power they give 0, or
+    ±1 if they are ±1."""
 
     def compute(self, a: Array, b: Array) -> Array:
         if a.dtype.kind == "f":
             return math32.pow(a, b)
-        return np.power(a.astype(np.float64), b.astype(np.float64)).astype(a.dtype)
+        a, b = np.broadcast_arrays(a, b)
+        one, factor, rest = a.dtype.type(1), a.copy(), np.maximum(b, b.dtype.type(0))
+        result = np.full(a.shape, one)
+        while (rest > 0).any():
+            result = np.where(rest & one, result * factor, result)
+            factor, rest = factor * factor, rest >> one
+        if b.dtype.kind == "u":
+            return result
+        odd = np.where(b & one, a, one)
+        return np.where(b >= 0, result, np.where(a == one, one, np.where(a == -one, odd, a.dtype.type(0))))
 
     def direction(self, index: int, *inputs: Array | None) -> Array | None:
         exponent = inputs[1]

@@ -15,13 +15,14 @@ import numpy as np
 
 from bitc.ir.graph import Array, Op
 from bitc.ops import binary as b
+from bitc.ops import bits, pool, reduce, trig
 from bitc.ops import movement as m
-from bitc.ops import pool, reduce
 from bitc.ops import unary as u
 from bitc.ops.linear import Conv2D, MatMul
 from bitc.ops.quantize import Dequantize
 from bitc.ops.recurrent import Recurrent
 from bitc.ops.window import Window, empty_output, spatial
+from bitc.verification import rules_indexing
 from bitc.verification.bounded import (
     SLACK,
     TINY,
@@ -445,12 +446,16 @@ RULES: dict[type[Op], Rule] = {
     u.Exp: exponential, u.Log: positive(np.log, FUNCTION), u.Sqrt: square_root, u.Reciprocal: reciprocal,
     u.Tanh: smooth(np.tanh), u.Sigmoid: smooth(logistic), u.Softplus: smooth(softplus),
     u.Erf: smooth(lambda x: np.asarray(_erf(x)).astype(np.float64)),
+    bits.BitAnd: logic, bits.BitOr: logic, bits.BitXor: logic, bits.Invert: logic, bits.Shift: logic,
+    bits.BitCast: unknown, trig.Sin: smooth(np.sin), trig.Cos: smooth(np.cos), trig.Tan: unknown,
+    trig.Asin: unknown, trig.Acos: unknown, trig.Atan: smooth(np.arctan), trig.Sinh: unknown, trig.Cosh: unknown,
+    trig.Asinh: smooth(np.arcsinh), trig.Acosh: unknown, trig.Atanh: unknown,
     Conv2D: conv2d, MatMul: matmul, pool.MaxPool: largest_error, pool.AveragePool: linear_sum,
     reduce.ReduceSum: linear_sum, reduce.ReduceMean: linear_sum, reduce.ReduceProd: product,
     reduce.ReduceMax: largest_error, reduce.ReduceMin: largest_error, reduce.ArgMax: arg, reduce.ArgMin: arg,
     reduce.Softmax: softmax, reduce.LogSoftmax: log_softmax,
     m.Reshape: moved, m.Transpose: moved, m.Concat: moved, m.Slice: moved, m.Pad: pad, m.Expand: moved,
-    m.Tile: moved, m.Gather: gather, Dequantize: dequantize,
+    m.Tile: moved, m.Gather: gather, Dequantize: dequantize, **rules_indexing.RULES,
     Recurrent: unknown,
 }  # fmt: skip
 

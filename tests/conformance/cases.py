@@ -104,7 +104,7 @@ def out_of_scope(case: Case) -> str:
         return "text"
     if any(t.WhichOneof("value") in ("sequence_type", "map_type", "optional_type") for t in types):
         return "sequences and optionals"
-    if any("Sequence" in op or "Optional" in op for op in operators):
+    if any(op.startswith(("Sequence", "Optional")) or op.endswith("ToSequence") for op in operators):
         return "sequences and optionals"
     if _trains(case):
         return "training"

@@ -71,7 +71,8 @@ def prepare(case: Case, target: Target, name: str) -> Ready | Result:
     while True:
         try:
             open_shapes = {n: s for n, s in shapes.items() if n not in known}
-            compiled = compile_model(data, target, Options(open_shapes, known, name=name))
+            with np.errstate(all="ignore"):
+                compiled = compile_model(data, target, Options(open_shapes, known, name=name))
             return Ready(case, compiled, tuple(known))
         except UnsupportedOp as e:
             asked = {n for u in e.nodes for n in _CONSTANT.findall(u.hint)} - set(known)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.frontend.cases_indexing import indexing_cases
 from tests.frontend.cases_recurrent import recurrent_cases
 from tests.frontend.models import Array, floats, ints
 
@@ -320,16 +321,12 @@ MORE = [
     case("QLinearAveragePool", Q8, c=(*SZ, S * 1.37, Z), **MS, kernel_shape=[3, 3], pads=[1, 1, 0, 0]),
     case("QLinearGlobalAveragePool", Q8, c=(*SZ, *SZ), **MS, channels_last=0),
 ]
-CASES = UNARY + BINARY + MOVEMENT + REDUCTIONS + LINEAR + MORE + recurrent_cases(case)
+CASES = UNARY + BINARY + MOVEMENT + REDUCTIONS + LINEAR + MORE + recurrent_cases(case) + indexing_cases(case)
 
 
 FOLDED = [
-    case("Trilu", c=(F(4, 5),), opsets=(14,)),
-    case("CumSum", c=(F(4, 5), B(1, I64))),
-    case("GatherElements", c=(F(4, 5), B([[0, 1, 2, 3, 0]], I64))),
-    case("GatherND", c=(F(4, 5), B([[0, 1], [3, 2]], I64))),
-    case("ScatterND", c=(F(4, 5), B([[0, 1], [3, 2]], I64), F(2))),
     case("NonZero", c=(np.round(F(4, 5)),)),
-    case("TopK", c=(F(4, 5), i64(2)), outputs=2),
-    case("Sin", c=(F(4, 5),)),
+    case("Unique", c=(i64(3, 1, 3, 2),)),
+    case("LpNormalization", c=(F(4, 5),), axis=1),
+    case("MeanVarianceNormalization", c=(F(2, 3, 4, 5),)),
 ]
