@@ -49,6 +49,7 @@ class Options:
     `sign0`: what Sign(0) is: +1, -1, or 0 for ONNX's meaning.
     `tolerance`: relative distance from ±alpha within which a weight is two-valued. `name`: prefix of C names; empty:
     from the file name. `goal`: what kernels are chosen for.
+    `sparse`: whether kernels that leave out zero weights may be chosen.
     """
 
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -58,6 +59,7 @@ class Options:
     tolerance: float = 1e-4
     name: str = ""
     goal: Goal = Goal.BALANCED
+    sparse: bool = True
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def compile_model(
     model = optimize(source, options)
     graph = choose_few_bits(model.graph, target, options.goal)  # before layouts: planes are packed, bytes are not
     graph = order(assign_layouts(graph, target))
-    selection = select(graph, target, options.goal)
+    selection = select(graph, target, options.goal, () if options.sparse else ("conv_sparse",))
     program = lower(Schedule(graph), selection, target, model.imported.states)
     plan = plan_memory(program)
     name = _prefix(options.name, source)

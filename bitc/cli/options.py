@@ -93,6 +93,7 @@ def target_options(command: _Command) -> _Command:
             show_default=True,
             help="What kernels are chosen for. speed: any size of weights; balanced: weights at most 5 % over packed.",
         ),
+        click.option("--no-sparse", is_flag=True, help="Multiply zero weights too, for comparison."),
         click.option("--cc", default="", help="C compiler to use instead of the bundled one: a name or a path."),
         click.option("--feature", "features", multiple=True, help="Add a feature of the chip, or remove it: -NAME."),
         click.option("--flash", default=None, metavar="SIZE", help="Flash of the chip, e.g. 256k."),
@@ -113,9 +114,10 @@ def make_options(
     sign0: str | None = None,
     name: str = "",
     goal: Goal = Goal.BALANCED,
+    sparse: bool = True,
 ) -> Options:
     known = dict(_constant(c) for c in constants)
-    return Options(dict(_shape(s) for s in shapes), known, states, int(sign0 or 0), snap, name, goal)
+    return Options(dict(_shape(s) for s in shapes), known, states, int(sign0 or 0), snap, name, goal, sparse)
 
 
 def make_job(
@@ -134,12 +136,13 @@ def make_job(
     features: tuple[str, ...],
     cc: str,
     optimize: str,
+    no_sparse: bool,
 ) -> Job:
     """The parsed form of `model_options` and `target_options`."""
     chip = Target.load(target, ram, flash, features)
     toolchain = Toolchain(cc) if cc else Toolchain()
     goal = Goal(optimize)
-    options = make_options(shapes, constants, states, snap, sign0, name, goal)
+    options = make_options(shapes, constants, states, snap, sign0, name, goal, not no_sparse)
     return Job(model, chip, options, toolchain, _LEVELS[goal], as_json)
 
 

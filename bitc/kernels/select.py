@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bitc.errors import NoKernel
@@ -58,12 +58,13 @@ class Selection:
         return self.choices[node].variant
 
 
-def select(graph: Graph, target: Target, goal: Goal = Goal.BALANCED) -> Selection:
-    """The best row for each node. Raises NoKernel, which lists all nodes that no row takes."""
+def select(graph: Graph, target: Target, goal: Goal = Goal.BALANCED, without: Collection[str] = ()) -> Selection:
+    """The best row for each node, rows named in `without` aside. Raises NoKernel, which lists all nodes that no row
+    takes."""
     choices: dict[Node, Choice] = {}
     missing: list[str] = []
     for node in graph.nodes:
-        choice = choose(node, target, goal)
+        choice = choose(node, target, goal, without)
         if isinstance(choice, Choice):
             choices[node] = choice
         else:
@@ -80,14 +81,16 @@ def select(graph: Graph, target: Target, goal: Goal = Goal.BALANCED) -> Selectio
     return Selection(choices, goal)
 
 
-def choose(node: Node, target: Target, goal: Goal) -> Choice | list[tuple[str, str]]:
+def choose(node: Node, target: Target, goal: Goal, without: Collection[str] = ()) -> Choice | list[tuple[str, str]]:
     """The best row for a node, or why each row of its operator does not take it."""
     rejected: list[tuple[str, str]] = []
     rows: list[Variant] = []
     for row in VARIANTS:
         if not isinstance(node.op, row.ops):
             continue
-        if reason := row.accepts(node, target):
+        if row.name in without:
+            rejected.append((row.name, "not wanted"))
+        elif reason := row.accepts(node, target):
             rejected.append((row.name, reason))
         else:
             rows.append(row)

@@ -1,0 +1,170 @@
+"""Convolution with the zeros of its weights left out.
+
+Pixels are taken a few at a time: what they multiply lies column by column in working memory, K columns of `tile`
+pixels, so that each weight is loaded once for all of them, and their sums are vectors or registers (Elsen et al.,
+"Fast Sparse ConvNets", 2020, who keep the whole activations in that order). A 1x1 convolution on scalar processors
+reads the pixels where they are.
+
+Weights are stored with the distance to the one before, in columns (one byte; a longer way gets a zero in between), so a
+weight takes two bytes as int8 and five as float32. Each output's products are added in the order of the reference,
+without those that are zero: infinities and NaN do not spread through a weight of zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bitc.ir.dtypes import FLOAT32, INT8, UINT8
+from bitc.ir.graph import Array, Node
+from bitc.ir.program import c_type
+from bitc.kernels.epilogues import conv_epilogue
+from bitc.kernels.geometry import geometry
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
+from bitc.kernels.work import Work, put
+from bitc.ops.linear import Conv2D
+from bitc.target import Target
+
+LEAST = 0.4
+"""Share of zeros from which the row is offered."""
+ROOM = 4096
+"""Bytes of working memory that columns may take where RAM is counted, if more than one pixel fits."""
+LONGEST = 255
+"""Columns that one step can skip."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The weights of all outputs, one after the other: `values`, `steps` (columns from the one before, the first from
+    column 0) and, per output, `counts` of them."""
+
+    values: Array
+    steps: Array
+    counts: Array
+
+
+def stream(w: Array) -> Stream:
+    """The stream of weights ``[O, K]``."""
+    values, steps, counts = list[Any](), list[int](), list[int]()
+    for row in w:
+        at, before = 0, len(values)
+        for k in np.flatnonzero(row):
+            while k - at > LONGEST:
+                values.append(0)
+                steps.append(LONGEST)
+                at += LONGEST
+            values.append(row[k])
+            steps.append(int(k) - at)
+            at = int(k)
+        counts.append(len(values) - before)
+    # One element at least: C has no empty arrays.
+    return Stream(np.array(values or [0], w.dtype), np.array(steps or [0], np.uint8), np.array(counts, np.uint16))
+
+
+def accepts(node: Node, target: Target) -> str:
+    op, x, w = node.op, node.input(0), node.input(1)
+    assert isinstance(op, Conv2D)
+    kinds = ((FLOAT32, FLOAT32), (INT8, INT8), (UINT8, INT8))
+    if not w.is_const or (x.type.dtype, w.type.dtype) not in kinds:
+        return f"{x.type.dtype} by {'constant' if w.is_const else 'computed'} {w.type.dtype}"
+    zeros = float((w.array == 0).mean())
+    return first_reason(
+        (zeros >= LEAST, f"{100 * zeros:.0f} % of the weights are zero"),
+        (target.memory.ram is None or w.type.size // w.shape[0] * x.type.dtype.bits // 8 <= ROOM, "long columns"),
+        (op.group == 1, "groups"),
+        (not op.planar, "the image lies in planes"),
+        (not node.output.type.layout.word, "the output is packed"),
+        (w.type.size // w.shape[0] < 2**16, "rows of 65,536 weights or more"),
+        (x.type.dtype is not FLOAT32 or "fpu" in target.features, "no FPU"),
+        (all(v is None or v.is_const for v in node.inputs[2:]), "parameters are computed"),
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How pixels are taken: `tile` at a time, `direct` from where they lie or through columns in working memory."""
+
+    tile: int
+    direct: bool
+
+
+def plan(node: Node, target: Target) -> _Plan:
+    op, x = node.op, node.input(0).type
+    assert isinstance(op, Conv2D)
+    geo = geometry(x, op.window)
+    vector = target.vector_bytes // 4
+    tile = 4 * vector if vector > 1 else 8 if x.dtype is FLOAT32 else 4
+    if vector <= 1 and geo.taps == 1 and geo.sy == 1 and not geo.border:
+        return _Plan(min(tile, geo.ow), True)
+    column = geo.taps * x.channels * x.dtype.carrier.itemsize
+    while target.memory.ram is not None and tile > 1 and tile * column > ROOM:
+        tile //= 2
+    return _Plan(min(tile, geo.pixels), False)
+
+
+def build(node: Node, target: Target) -> tuple[Step, ...]:
+    op, x, w = node.op, node.input(0), node.input(1)
+    assert isinstance(op, Conv2D)
+    best = plan(node, target)
+    geo = geometry(x.type, op.window)
+    e, params = conv_epilogue(node)
+    found = stream(w.array.reshape(w.shape[0], -1))
+    args = [
+        out(node),
+        Arg("x", x),
+        Arg("w", Packed(found.values)),
+        Arg("steps", Packed(found.steps, "steps")),
+        Arg("counts", Packed(found.counts, "counts")),
+        *params,
+    ]
+    inner = w.type.size // w.shape[0]
+    if not best.direct:
+        args.append(scratch("columns", inner * best.tile, x.type.dtype.carrier.type))
+    context: dict[str, Any] = {
+        **geo.context,
+        "e": e,
+        "x_t": c_type(x.type),
+        "acc_t": op.accumulator(x.type, w.type).dtype.c_type,
+        "cast": x.type.dtype is not FLOAT32,
+        "x_zero": op.x_zero,
+        "zero_of_x": "0.0f" if x.type.dtype is FLOAT32 else op.x_zero,
+        "pixels": geo.pixels,
+        "tile": best.tile,
+        "direct": best.direct,
+        "channels": w.shape[3],
+        "inner": inner,
+        "outputs": w.shape[0],
+        "weight_t": "float" if w.type.dtype is FLOAT32 else "int8_t",
+    }
+    return (Step(VARIANT.name, "kernels/conv_sparse.j2", tuple(args), context, ("bitc_defs.h",)),)
+
+
+def work(node: Node, target: Target) -> Work:
+    """Per tile of pixels: columns filled, weights passed; per weight and pixel a product."""
+    op, x, w = node.op, node.input(0), node.input(1)
+    assert isinstance(op, Conv2D)
+    best, geo = plan(node, target), geometry(x.type, op.window)
+    tiles = -(-geo.pixels // best.tile)
+    passed = stream(w.array.reshape(w.shape[0], -1)).steps.size
+    outputs = w.shape[0]
+    form = f"{x.type.dtype}{' direct' if best.direct else ''}"
+    return {
+        "call": 1,
+        "columns": 0 if best.direct else tiles * best.tile * w.type.size // outputs,
+        "rows": tiles * outputs,
+        f"{form} steps": tiles * passed,
+        f"{form} products": tiles * passed * best.tile,
+        put(node): geo.pixels * outputs,
+    }
+
+
+def cost(node: Node, target: Target) -> float:
+    vector = max(target.vector_bytes // 4, 1)
+    prices = {"columns": 3.0, "rows": 12.0, "steps": 9.0, "products": 3.0 / vector, "put": 6.0}
+    terms = work(node, target).items()
+    return sum(prices.get(term.split()[0], prices.get(term.split()[-1], 0.0)) * n for term, n in terms)
+
+
+VARIANT = Variant("conv_sparse", (Conv2D,), accepts, build, cost, work)

@@ -1,0 +1,109 @@
+"""The sparse row against the reference, bit for bit, on awkward sizes and patterns of zeros."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bitc import interp
+from bitc.ir.dtypes import FLOAT32, INT8, UINT8, DType
+from bitc.ir.graph import Graph
+from bitc.ir.types import TensorType
+from bitc.kernels import conv_sparse, select
+from bitc.kernels.conv_sparse import stream
+from bitc.ops.epilogue import Affine, Epilogue, Requant
+from bitc.ops.linear import Conv2D
+from bitc.ops.window import Window
+from bitc.runners import available
+from bitc.target import Target
+from tests.kernels.harness import assert_same, compile_graph, merge, random_feeds, run_on_target, single
+
+TARGETS = ("x86-64-v4", "aarch64", "wasm32-simd128", "cortex-m4", "cortex-m0plus")
+WINDOWS = {
+    "1x1": Window(),
+    "3x3": Window((3, 3), pads=(1, 1, 1, 1)),
+    "3x3s2": Window((3, 3), (2, 2), (0, 1, 1, 2)),
+    "2x3d2": Window((2, 3), (1, 2), (1, 0, 1, 2), (2, 1)),
+}
+
+
+def weights(rng: np.random.Generator, shape: tuple[int, ...], dtype: DType, zeros: float) -> np.ndarray:
+    w = rng.integers(-128, 128, shape).astype(np.int8) if dtype is INT8 else rng.normal(size=shape).astype(np.float32)
+    w[rng.random(shape) < zeros] = 0
+    w[0] = 0  # an output without any weights
+    return w
+
+
+def graph(rng: np.random.Generator, x: DType, window: Window, channels: int, outputs: int, zeros: float) -> Graph:
+    is_float = x is FLOAT32
+    w = weights(rng, (outputs, *window.kernel, channels), FLOAT32 if is_float else INT8, zeros)
+    epilogue: Epilogue
+    if is_float:
+        epilogue, params = Affine(-1.0, 4.0), [rng.normal(size=outputs).astype(np.float32) for _ in range(2)]
+    else:
+        epilogue = Requant(INT8, 7, -100, 127)
+        params = [rng.integers(-999, 999, outputs), rng.integers(1 << 20, 1 << 24, outputs), np.full(outputs, 34)]
+        params = [p.astype(np.int32) for p in params]
+    x_zero = 0 if is_float else -5 if x is INT8 else 200
+    return single(Conv2D(window, epilogue=epilogue, x_zero=x_zero), TensorType((1, 5, 7, channels), x), w, *params)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("x", [FLOAT32, INT8, UINT8], ids=str)
+def test_reference(x: DType, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chip = Target.load(target)
+    if reason := available(chip):
+        pytest.skip(reason)
+    if x is FLOAT32 and "fpu" not in chip.features:
+        pytest.skip("float weights need an FPU")
+    rng = np.random.default_rng(0)
+    graphs = [
+        graph(rng, x, window, c, o, zeros)
+        for window in WINDOWS.values()
+        for c, o, zeros in ((1, 4, 0.5), (3, 1, 0.9), (31, 5, 0.7), (64, 9, 0.95))
+    ]
+    merged = merge(graphs)
+    feeds = random_feeds(merged)
+    monkeypatch.setattr(conv_sparse, "LEAST", 0.0)
+    monkeypatch.setattr(importlib.import_module("bitc.kernels.select"), "VARIANTS", (conv_sparse.VARIANT,))
+    got, _ = run_on_target(compile_graph(merged, chip), tmp_path, feeds, opt="-O2")
+    for output, expected in interp.run(merged, feeds).items():
+        assert_same(got[output], expected, output)
+
+
+def test_long_ways_get_a_zero_in_between() -> None:
+    w = np.zeros((2, 1000), np.int8)
+    w[0, [3, 900]], w[1, 256] = 5, 6
+    found = stream(w)
+    assert found.counts.tolist() == [5, 2]
+    at = 0
+    for count, row in zip(found.counts, w, strict=True):
+        columns = np.cumsum(found.steps[at : at + count].astype(int))
+        back = np.zeros(1000, np.int8)
+        np.add.at(back, columns, found.values[at : at + count])
+        np.testing.assert_array_equal(back, row)
+        at += int(count)
+
+
+@pytest.mark.parametrize(("zeros", "row"), [(0.95, True), (0.1, False)])
+def test_chosen_where_it_wins(zeros: float, row: bool) -> None:
+    g = graph(np.random.default_rng(0), INT8, Window(), 64, 64, zeros)
+    chosen = select(g, Target.load("cortex-m4"))[g.nodes[0]].name
+    assert (chosen == "conv_sparse") is row
+
+
+def test_working_memory_is_bounded_where_ram_is() -> None:
+    g = graph(np.random.default_rng(0), FLOAT32, WINDOWS["3x3"], 64, 8, 0.9)
+    assert conv_sparse.plan(g.nodes[0], Target.load("cortex-m4")).tile == 1
+    assert conv_sparse.plan(g.nodes[0], Target.load("aarch64")).tile == 16
+    wide = graph(np.random.default_rng(0), FLOAT32, WINDOWS["3x3"], 128, 8, 0.9)
+    assert "long columns" in conv_sparse.accepts(wide.nodes[0], Target.load("cortex-m4"))
+
+
+def test_it_can_be_turned_off() -> None:
+    g = graph(np.random.default_rng(0), INT8, Window(), 64, 64, 0.95)
+    choice = select(g, Target.load("cortex-m4"), without=["conv_sparse"]).choices[g.nodes[0]]
+    assert choice.variant.name != "conv_sparse" and ("conv_sparse", "not wanted") in choice.rejected
