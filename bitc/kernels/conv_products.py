@@ -10,22 +10,21 @@ requantization; s moves codes between int8 and uint8.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from bitc.ir.dtypes import INT16
-from bitc.ir.graph import Array, Node, Value, constant
+from bitc.ir.graph import Array, Node
 from bitc.ir.program import c_type
 from bitc.ir.types import TensorType
-from bitc.kernels.epilogues import epilogue
+from bitc.kernels.bounds import product_range
+from bitc.kernels.epilogues import conv_epilogue, summed_epilogue
 from bitc.kernels.geometry import Geometry, geometry
 from bitc.kernels.products import ProductIsa, Products, product_isa
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
 from bitc.kernels.work import Work, put
-from bitc.ops.epilogue import Requant
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
 
@@ -99,16 +98,14 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     best = plan(node, target)
     isa, geo, channels = best.isa, best.geo, op.pixels(x.type).channels
     codes = _codes(op, x.type, isa)
-    params: Sequence[Value | None] = node.inputs[2:]
-    starts = -codes.zero * w.array.reshape(w.shape[0], -1).sum(axis=1, dtype=np.int64) if isa.x.is_integer else None
-    reach = 0.0 if isa.x.is_float else float(op.reach(x.type, w.array).max())
-    if starts is not None and isinstance(op.epilogue, Requant):
-        bias = np.broadcast_to(node.input(2).array.astype(np.int64).reshape(-1), starts.shape)
-        starts, reach = starts + bias, reach + float(np.abs(bias).max())
-        params = (constant("none", np.zeros(1, np.int32)), *node.inputs[3:])
-    e, args = epilogue(op.epilogue, params, op.accumulator(x.type, w.type), y, reach)
+    starts = None
+    if isa.x.is_integer:
+        e, tables, bias = summed_epilogue(node, *product_range(node))
+        starts = bias - codes.zero * w.array.reshape(w.shape[0], -1).sum(axis=1, dtype=np.int64)
+    else:
+        e, tables = conv_epilogue(node)
     packed = np.concatenate([best.pack(g) for g in np.split(w.array, op.group)])
-    args = (out(node), Arg("x", x), Arg("w", Packed(packed)), *args)
+    args = (out(node), Arg("x", x), Arg("w", Packed(packed)), *tables)
     if starts is not None and starts.any():
         args += (Arg("start", Packed(_in_vectors(starts, op.group, best), "start", is_weight=False)),)
     if best.copied:

@@ -58,6 +58,8 @@ def pick(rng: np.random.Generator, outputs: int, which: int) -> tuple[Epilogue |
         (Threshold(PM), [reals[0], rng.random(outputs) < 0.5]),
         (TernThreshold(Quant()), [low, high]),
         (Affine(), [reals[0][:1], reals[1]]),
+        (Affine(0.0), [np.ones(1, np.float32), reals[1]]),
+        (Affine(-1.0), [reals[0], np.zeros(1, np.float32)]),
         (Threshold(PM, nan_low=True), [reals[0]]),
     ]
     return choices[which % len(choices)]
