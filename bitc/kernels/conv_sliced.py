@@ -14,6 +14,11 @@ once. Horizontal taps are lanes away: their sums are shifted, not their addends.
 Counters start at ``C * m div 2 + 1`` of each lane; q is the carry into the comparison. They hold at most
 ``K + 2 < 2 ** planes``: pop <= K - C * m. Where the output is not a bit, counters c are transposed into integers, and
 ``dot = K + 2 - 2 * c - C * m mod 2``.
+
+A trit is half the sum of two signs: 0 of unequal ones. So trits are looked up twice, in the same tables; with pop the
+count of both, ``dot = K - C * m - pop``, counters start at ``C * m + 1``, hold at most ``2 * K + 1``, and
+
+    low  iff  pop + C * m + 1 > X
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from bitc.ir.dtypes import BIT1
+from bitc.ir.dtypes import BIT1, TERN
 from bitc.ir.graph import Array, Node
 from bitc.kernels.adders import accumulate
 from bitc.kernels.epilogues import conv_epilogue
@@ -48,12 +53,14 @@ STACK = 1 << 10
 """Bytes of RAM to leave for the stack."""
 
 
-def limits(t: Array, k: int, planes: int) -> Array:
-    """Per output the word whose bits are those of ``~ceil(X / 2)``; its top bit is set where X is odd."""
+def limits(t: Array, k: int, planes: int, trits: bool = False) -> Array:
+    """Per output the word whose bits are those of ``~ceil(X / 2)``; its top bit is set where X is odd. For trits those
+    of ``~X``."""
     x = k + 1 - t.astype(np.int64)
-    limit = np.clip((x + 1) // 2, 0, (1 << planes) - 1)
+    limit = np.clip(x if trits else (x + 1) // 2, 0, (1 << planes) - 1)
     width = limit_bits(planes)
-    return ((~limit & ((1 << planes) - 1)) | (x & 1) << (width - 1)).astype(WORDS[width])
+    odd = 0 if trits else x & 1
+    return ((~limit & ((1 << planes) - 1)) | odd << (width - 1)).astype(WORDS[width])
 
 
 def limit_bits(planes: int) -> int:
@@ -61,14 +68,14 @@ def limit_bits(planes: int) -> int:
     return 16 if planes < 16 else 32
 
 
-def edges(lanes: Lanes, channels: int, planes: int) -> tuple[Array, Array]:
+def edges(lanes: Lanes, channels: int, planes: int, trits: bool = False) -> tuple[Array, Array]:
     """What the padding adds. Unique rows of words, and which of them each word of pixels uses ``[segments, rows]``.
 
     A row holds the planes at which the counters start, the planes that come in at each shift to the left (the pixels
     that had no lane before), and q."""
     outside = lanes.outside()
-    add = outside * channels // 2 + 1
-    odd = outside * channels % 2
+    add = outside * channels // (1 if trits else 2) + 1
+    odd = np.zeros_like(outside) if trits else outside * channels % 2
     position = np.arange(LANES) % lanes.width
     shifts = sorted({min(c.shift, 0) for c in lanes.columns} | {0})
     parts = []
@@ -91,7 +98,7 @@ def accepts(node: Node, target: Target) -> str:
     assert isinstance(op, Conv2D)
     return first_reason(
         (x.type.dtype is BIT1, f"activations are {x.type.dtype}, not bit1"),
-        (w.type.dtype is BIT1, f"weights are {w.type.dtype}, not bit1"),
+        (w.type.dtype in (BIT1, TERN), f"weights are {w.type.dtype}, neither bits nor trits"),
         (w.is_const, "weights are computed"),
         (not op.planar, "planar input"),
         (not isinstance(op.epilogue, TernThreshold | Levels), "the output has several planes"),
@@ -106,7 +113,7 @@ def code(node: Node) -> int:
     assert isinstance(op, Conv2D)
     lookups = Triples(w.shape[1], w.shape[3]).lookups
     straight = lookups if lookups <= STRAIGHT else BODY + lookups % BODY
-    return 1600 + 50 * straight + 60 * (w.type.size // w.shape[0] + 2).bit_length()
+    return 1600 + 50 * straight + 60 * counter_planes(node)
 
 
 def _fits(node: Node, op: Conv2D, target: Target) -> str:
@@ -136,13 +143,14 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     e, params = conv_epilogue(node)
     outputs, channels = w.shape[0], w.shape[3]
     k = geo.taps * channels
-    planes = (k + 2).bit_length()
+    trits = w.type.dtype is TERN
+    planes = counter_planes(node)
     weights = w.array
     if e["kind"] == "threshold":
         weights, params = _with_limits(weights, params, k, planes)
-    rows, which = edges(lanes, channels, planes)
+    rows, which = edges(lanes, channels, planes, trits)
     run = Triples(geo.kh, channels)
-    whole, stream = pack_patterns(weights, lanes.columns)
+    whole, stream = pack_patterns([weights < 0, weights <= 0] if trits else [weights], lanes.columns)
     args = (
         out(node),
         Arg("x", x),
@@ -166,6 +174,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "outputs": outputs,
         "groups": op.group,
         "channels": channels,
+        "trits": trits,
         "blocks": -(-x.type.channels // LANES),
         "steps": steps,
         "body": accumulate(BODY, 2, planes) if steps else [],
@@ -186,6 +195,13 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     return (Step(VARIANT.name, "kernels/conv_sliced.j2", args, context, ("bitc_defs.h", "isa/sliced.j2")),)
 
 
+def counter_planes(node: Node) -> int:
+    """Planes of the counters: of up to K + 2, for trits 2 * K + 1."""
+    w = node.input(1)
+    k = w.type.size // w.shape[0]
+    return int(2 * k + 1 if w.type.dtype is TERN else k + 2).bit_length()
+
+
 def _with_limits(w: Array, params: tuple[Arg, ...], k: int, planes: int) -> tuple[Array, tuple[Arg, ...]]:
     """Weights and parameters of a threshold on counts. Flipped channels, high where acc <= t, are high where
     -acc >= -t: their weights are negated."""
@@ -193,8 +209,9 @@ def _with_limits(w: Array, params: tuple[Arg, ...], k: int, planes: int) -> tupl
     t = np.broadcast_to(given["t"].astype(np.int64), w.shape[0])
     if "flip" in given:
         flip = np.broadcast_to(given["flip"] != 0, w.shape[0])
-        w, t = w ^ flip[:, None, None, None], np.where(flip, -t, t)
-    return w, (Arg("limits", Packed(limits(t, k, planes), "t")),)
+        down = flip[:, None, None, None]
+        w, t = w ^ down if w.dtype.kind == "b" else np.where(down, -w, w), np.where(flip, -t, t)
+    return w, (Arg("limits", Packed(limits(t, k, planes, w.dtype.kind != "b"), "t")),)
 
 
 def _moves(lanes: Lanes, phase_words: int) -> list[dict[str, Any]]:
@@ -230,12 +247,13 @@ def work(node: Node, target: Target) -> Work:
     rows = first + (words - g.n * lanes.segments) * (min(g.sy, g.kh) if g.dy == 1 else g.kh) * len(lanes.phases)
     is_bit = node.output.type.dtype is BIT1
     columns = words * outputs * g.kw
+    passes = columns * w.type.dtype.planes
     made = rows * run.triples + 2 * words * len(lanes.phases) * run.rests  # the latter take twice as long
     return {
         "call": 1,
-        "lookups": columns * run.lookups,
-        "streams": columns if run.bits else 0,
-        "planes": (columns + words * outputs) * (g.taps * channels + 2).bit_length(),
+        "lookups": passes * run.lookups,
+        "streams": passes if run.bits else 0,
+        "planes": (columns + words * outputs) * counter_planes(node),
         "tables": op.group * made,
         "rows": rows,
         "transpositions": rows * -(-x.type.channels // LANES) + words * -(-outputs // (LANES if is_bit else 2)),

@@ -7,6 +7,7 @@ channels of all rows are a multiple of three, none is wasted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,16 +102,18 @@ def fetches(count: int, words: int) -> list[Fetch]:
     return found
 
 
-def pack_patterns(w: Array, columns: tuple[Column, ...]) -> tuple[Array, Array]:
-    """Bit weights ``[O, kh, kw, C]`` in the order of use: whole words of patterns ``[O, column, words]``, and the bits
-    after them of all outputs and columns in one stream, which ends with a word that is only read."""
-    outputs, kh, _, channels = w.shape
-    run = Triples(kh, channels)
+def pack_patterns(parts: Sequence[Array], columns: tuple[Column, ...]) -> tuple[Array, Array]:
+    """Bit weights ``[O, kh, kw, C]``, of one or more parts, in the order of use: whole words of patterns ``[O, column,
+    part, words]``, and the bits after them of all outputs, columns and parts in one stream, which ends with a word
+    that is only read."""
+    outputs, kh, _, channels = parts[0].shape
+    run, runs = Triples(kh, channels), len(columns) * len(parts)
     whole = run.triples * TRIPLE
-    ordered = w[:, :, [c.kx for c in columns]].transpose(0, 2, 1, 3)
-    flat = np.zeros((outputs, len(columns), run.lookups * TRIPLE), np.bool_)
-    flat[..., : kh * whole] = ordered[..., :whole].reshape(outputs, len(columns), -1)
-    flat[..., kh * whole : kh * channels] = ordered[..., whole:].reshape(outputs, len(columns), -1)
+    ordered = np.stack([w[:, :, [c.kx for c in columns]].transpose(0, 2, 1, 3) for w in parts], axis=2)
+    ordered = ordered.reshape(outputs, runs, kh, channels)
+    flat = np.zeros((outputs, runs, run.lookups * TRIPLE), np.bool_)
+    flat[..., : kh * whole] = ordered[..., :whole].reshape(outputs, runs, -1)
+    flat[..., kh * whole : kh * channels] = ordered[..., whole:].reshape(outputs, runs, -1)
     words, stream = np.split(flat, [run.words * LANES], axis=2)
     bits = np.append(pack_bits(stream.reshape(-1), LANES), np.uint32(0)) if run.bits else np.zeros(0, np.uint32)
     return pack_bits(words, LANES), bits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitc import interp
-from bitc.ir.dtypes import BIT1
+from bitc.ir.dtypes import BIT1, TERN
 from bitc.ir.graph import Graph, Value
 from bitc.ir.types import Quant, TensorType
 from bitc.kernels import conv_sliced
@@ -30,7 +31,17 @@ from bitc.runners import RunRequest, open_runner
 from bitc.target import Target
 from bitc.toolchain import build_model
 from tests.kernels import harness
-from tests.kernels.harness import bits, check, compile_graph, merge, portable, random_feeds, run_on_target, single
+from tests.kernels.harness import (
+    bits,
+    check,
+    compile_graph,
+    merge,
+    portable,
+    random_feeds,
+    run_on_target,
+    single,
+    trits,
+)
 
 WINDOWS = {
     "1x1": Window(),
@@ -66,6 +77,7 @@ def case(
     window: Window,
     epilogue: str = "threshold",
     group: int = 1,
+    make: Callable[..., Value] = bits,
 ) -> Graph:
     k = shape[3] // group * window.kernel[0] * window.kernel[1]
     t = np.rint(rng.normal(size=outputs) * np.sqrt(k)).astype(np.int32)
@@ -77,7 +89,7 @@ def case(
         "affine": (Affine(-2.5, 3.5), reals),
     }
     op, params = kinds[epilogue]
-    w = bits(rng, outputs, *window.kernel, shape[3] // group)
+    w = make(rng, outputs, *window.kernel, shape[3] // group)
     return single(Conv2D(window, group, op), TensorType(shape, BIT1), w, *params)
 
 
@@ -102,6 +114,34 @@ def test_groups(group: int, tmp_path: Path) -> None:
             graphs.append(case(rng, shape, outputs, WINDOWS[window], EPILOGUES[i % 4], group))
     graph = merge(graphs)
     check(graph, portable(), tmp_path, random_feeds(graph))
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_trits(window: str, tmp_path: Path) -> None:
+    rng, graphs, w = np.random.default_rng(len(window)), [], WINDOWS[window]
+    for i, h in enumerate(SIZES):
+        if min(w.out_size(h)) > 0:
+            channels, outputs = CHANNELS[5 * i % 12], CHANNELS[(7 * i + 3) % 12]
+            graphs.append(case(rng, (1 + i % 2, *h, channels), outputs, w, EPILOGUES[i % 4], make=trits))
+    graphs.append(case(rng, (1, 5, 7, 34), 34, w, "flips", 2, make=trits))
+    graph = merge(graphs)
+    check(graph, portable(), tmp_path, random_feeds(graph))
+
+
+@pytest.mark.parametrize("channels", [1, 31, 63, 127, 128, 254, 255, 256])
+def test_extremes_of_trits(channels: int, tmp_path: Path) -> None:
+    """All products of one sign, or none: 2 * K + 1 around powers of two."""
+    graphs = []
+    for window, code in itertools.product((Window(), WINDOWS["3x3"]), (-1, 0, 1)):
+        k = channels * window.kernel[0] * window.kernel[1]
+        t = np.array([*range(-k - 3, -k + 4), *range(-4, 5), *range(k - 3, k + 4), -(2**31), 2**31 - 1], np.int32)
+        weights = np.full((len(t), *window.kernel, channels), code, np.int8)
+        w = Value("w", TensorType(weights.shape, TERN), weights)
+        graphs.append(single(Conv2D(window, 1, Threshold(PM)), TensorType((1, 4, 5, channels), BIT1), w, t))
+    graph = merge(graphs)
+    for value in (False, True):
+        feeds = {v.name: np.full(v.shape, value) for v in graph.inputs}
+        check(graph, portable(), tmp_path / str(value), feeds)
 
 
 @pytest.mark.parametrize("channels", [1, 9, 10, 20, 21, 29, 30, 61, 62, 63, 180, 181, 253, 254, 255])
@@ -135,6 +175,7 @@ def test_on_target(target: str, tmp_path: Path) -> None:
     ]
     graphs = [case(rng, shape, outputs, WINDOWS[window], last) for window, shape, outputs, last in layers]
     graphs += [case(rng, (1, 7, 9, 40), 40, WINDOWS["3x3"], "flips", group) for group in (2, 40)]
+    graphs += [case(rng, shape, outputs, WINDOWS[window], last, make=trits) for window, shape, outputs, last in layers]
     graph = merge(graphs)
     feeds = random_feeds(graph)
     compiled = compile_graph(graph, Target.load(target))
@@ -195,7 +236,7 @@ def test_patterns_round_trip(outputs: int, kh: int, kw: int, channels: int) -> N
     lanes = plan_lanes(geometry(TensorType((1, 9, 9, channels), BIT1), Window((kh, kw))))
     assert lanes is not None
     run = Triples(kh, channels)
-    words, stream = pack_patterns(w, lanes.columns)
+    words, stream = pack_patterns([w], lanes.columns)
     assert words.shape == (outputs, kw, run.words)
     ends = unpack_bits(stream[:, None], 32).reshape(-1)[: outputs * kw * run.bits].reshape(outputs, kw, run.bits)
     flat = np.concatenate([unpack_bits(words[..., None], 32).reshape(outputs, kw, -1), ends], axis=2)
