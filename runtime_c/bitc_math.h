@@ -53,6 +53,22 @@ BITC_INLINE float bitc_roundf(float x) {
     return bitc_with_sign(a, x);
 }
 
+/* The nearest number with `mantissa` bits behind the point, or a multiple of the smallest subnormal where the exponent
+ * is below `least`; halves to even. Every step is exact but the one that rounds. */
+BITC_INLINE float bitc_narrowf(float x, int mantissa, int least) {
+    const uint32_t bits = bitc_bits(x) & 0x7fffffffu;
+    if (bits >= 0x7f800000u) {
+        return x;
+    }
+    int exponent = (int)(bits >> 23) - 127;
+    exponent = (exponent < least ? least : exponent) - mantissa;
+    const float quantum =
+        exponent < -126 ? bitc_float(1u << (exponent + 149)) : bitc_float((uint32_t)(exponent + 127) << 23);
+    float t = x / quantum;
+    t = bitc_roundf(t);
+    return t * quantum;
+}
+
 /* exp, at most 1 ulp. n = round(x / ln 2), r = x - n ln 2, polynomial of Cephes on r, scaled by 2^n in two steps. */
 static inline float bitc_expf(float x) {
     if (x != x) {

@@ -44,6 +44,8 @@ class Session:
     inputs: dict[Value, str] = field(default_factory=dict)
     """The model's inputs with their ONNX names."""
     folded_bytes: int = 0
+    elements: dict[Value, int] = field(default_factory=dict)
+    """ONNX element types of inputs, initializers and casts: bitc holds several in one dtype."""
 
     def not_constant(self, value: Value, what: str) -> Refused:
         """Why a value, which is not constant, can not be `what`. Where only small inputs stand behind it, the hint says

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from bitc.frontend.context import Context, Importer, Refused, Table
-from bitc.frontend.tensors import dtype_of, is_narrowed, is_widened, type_name
-from bitc.ir import BOOL, FLOAT32, Op, Value
+from bitc.frontend.tensors import dtype_of, has_nan, is_narrowed, narrow_bits, narrowing, type_name
+from bitc.ir import BOOL, FLOAT32, INT32, Op, Value
 from bitc.ops import binary as b
 from bitc.ops import bits
 from bitc.ops import trig as t
@@ -138,22 +138,45 @@ def bounded(ctx: Context, x: Value, lo: float, hi: float) -> Value:
 
 
 def cast_to(ctx: Context, x: Value, elem_type: int) -> Value:
+    """Floats narrower than float32 are rounded to their precision and stay float32; integers narrower than 8 bits wrap
+    around and stay in 8."""
     dtype = dtype_of(elem_type)
-    if dtype is None or is_widened(elem_type):
+    ctx.attrs.ignore("round_mode")
+    saturate = ctx.attrs.flag("saturate", True)
+    if dtype is None:
         raise Refused(f"casts to {type_name(elem_type)}", "cast to float, int8 or int32 instead")
     if is_narrowed(elem_type):
         ctx.session.notice(f"{type_name(elem_type)} is computed in float32")
-    return ctx.cast(x, dtype)
+    narrow, bits = narrowing(elem_type, saturate), narrow_bits(elem_type)
+    if ctx.session.elements.get(x) == elem_type or (narrow is None and bits is None):
+        return ctx.cast(x, dtype)
+    if narrow is not None and not has_nan(elem_type):
+        x = ctx.emit(b.Where(), ctx.emit(u.IsNaN(), ctx.to_float(x)), ctx.const(0.0), ctx.to_float(x))
+    y = ctx.emit(narrow, ctx.to_float(x)) if narrow else ctx.cast(_wrapped(ctx, x, *(bits or (8, True))), dtype)
+    ctx.session.elements[y] = elem_type
+    return y
+
+
+def _wrapped(ctx: Context, x: Value, bits: int, signed: bool) -> Value:
+    """The lowest bits of an integer, int32."""
+    half = 1 << (bits - 1) if signed else 0
+    wide = ctx.cast(x, INT32)
+    low = ctx.emit(b.Mod(), ctx.emit(b.Add(), wide, ctx.scalar(half, wide)), ctx.scalar(1 << bits, wide))
+    return ctx.emit(b.Sub(), low, ctx.scalar(half, wide))
 
 
 def cast(ctx: Context) -> Value:
-    ctx.attrs.ignore("saturate", "round_mode")
     return cast_to(ctx, ctx.input(), ctx.attrs.int_("to"))
 
 
 def cast_like(ctx: Context) -> Value:
+    """Constants are not rounded: onnx's definitions cast their epsilons and the like to the type of the input."""
+    x, like = ctx.input(0), ctx.input(1)
+    elem = ctx.session.elements.get(like)
+    if elem is not None and not (x.is_const and like.type.dtype.is_float):
+        return cast_to(ctx, x, elem)
     ctx.attrs.ignore("saturate", "round_mode")
-    return ctx.cast(ctx.input(0), ctx.input(1).type.dtype)
+    return ctx.cast(x, like.type.dtype)
 
 
 def power(ctx: Context) -> Value:
@@ -227,7 +250,7 @@ def bit_shift(ctx: Context) -> Value:
 def bit_cast(ctx: Context) -> Value:
     x, elem_type = ctx.input(), ctx.attrs.int_("to")
     dtype = dtype_of(elem_type)
-    if dtype is None or is_widened(elem_type) or is_narrowed(elem_type) or dtype.bits != x.type.dtype.bits:
+    if dtype is None or narrow_bits(elem_type) or is_narrowed(elem_type) or dtype.bits != x.type.dtype.bits:
         raise Refused(f"the bits of {x.type.dtype} as {type_name(elem_type)}", "use types of one width up to 32 bits")
     return ctx.emit(bits.BitCast(dtype), x)
 

@@ -11,11 +11,12 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from bitc.errors import InvalidModel, Unsupported, UnsupportedOp
 from bitc.frontend import states as states_of
 from bitc.frontend.context import Session
+from bitc.frontend.float32 import in_float32
 from bitc.frontend.order import live_nodes
 from bitc.frontend.shapes import graph_inputs, input_values, with_constants
 from bitc.frontend.source import LIMIT_NODES, inline_functions, is_qonnx, opsets_of, read_model, subgraphs
 from bitc.frontend.states import States
-from bitc.frontend.tensors import with_data
+from bitc.frontend.tensors import narrowing, with_data
 from bitc.frontend.walk import Scope, Unknown, Walker
 from bitc.ir import Graph, Origin, Value
 from bitc.ir.graph import Array, Node, constant
@@ -35,8 +36,8 @@ class Imported:
     notices: tuple[str, ...]
     """What was decided for the user, one line each."""
     reference: bytes | None
-    """The same model, shapes fixed and functions inlined, for onnxruntime; None if it has QONNX operators, which only
-    bitc evaluates. Inputs keep the element types of the file."""
+    """The same model, shapes fixed, functions inlined and floats in 32 bits, for onnxruntime; None if it has QONNX
+    operators, which only bitc evaluates."""
     opset: int
     producer: str
     nodes: int
@@ -144,6 +145,10 @@ def _finish(onnx_graph: GraphProto, session: Session, inputs: list[Value], found
     taken = set(inputs)
     for info, value in zip(onnx_graph.output, found, strict=True):
         assert isinstance(value, Value)
+        elem = info.type.tensor_type.elem_type
+        narrow = narrowing(elem)
+        if narrow is not None and not value.is_const and session.elements.get(value) != elem:
+            value = session.builder.emit(narrow, value, at=f"output {info.name}")
         if value.is_const:
             value = constant(info.name, value.array)
         elif value in taken:  # the same tensor under a second name
@@ -195,6 +200,7 @@ def _reference(
             _fix(info.type.tensor_type.shape, value)
     for tensor in _external(out.graph):
         tensor.CopyFrom(with_data(tensor, folder))
+    in_float32(out)
     try:
         return bytes(out.SerializeToString())
     except ValueError as e:

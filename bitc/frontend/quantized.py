@@ -53,7 +53,7 @@ def _range(dtype: DType, elem_type: int) -> tuple[float, float]:
 def quantize_linear(ctx: Context) -> Value:
     x, scale, zero = ctx.to_float(ctx.input(0)), ctx.floats(1), ctx.optional(2)
     ctx.attrs.ignore("axis", "saturate", "block_size", "precision")
-    elem = ctx.attrs.int_("output_dtype", 0)
+    elem = ctx.attrs.int_("output_dtype", 0) or (ctx.session.elements.get(zero, 0) if zero is not None else 0)
     dtype = dtype_of(elem) if elem else (UINT8 if zero is None else zero.type.dtype)
     if dtype is None or dtype.is_float:
         raise Refused("quantizes to a type that is not an integer", "use int8 or uint8")

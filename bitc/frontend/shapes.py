@@ -115,6 +115,7 @@ def _value(session: Session, info: ValueInfoProto, given: Sequence[int] | None, 
     else:
         shape = _resolved(session, info, symbols)
     value = Value(session.builder.unique(info.name), TensorType(shape, dtype))
+    session.elements[value] = tensor.elem_type
     check_size(value.type, where)
     return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from bitc.errors import InvalidModel
 from bitc.ir import dtypes
 from bitc.ir.dtypes import DType
 from bitc.ir.graph import Array
+from bitc.ops.unary import Narrow
 
 LIMIT_BYTES = 512 << 20
 """No tensor of a model for microcontrollers comes near this; what does is a broken or hostile file."""
@@ -29,9 +31,22 @@ _DTYPES: dict[int, DType] = {
     TensorProto.UINT32: dtypes.UINT32,
     TensorProto.UINT64: dtypes.UINT64,
 }
-_AS_FLOAT32 = (TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
-_AS_INT8 = (TensorProto.INT4, getattr(TensorProto, "INT2", TensorProto.INT4))
-_AS_UINT8 = (TensorProto.UINT4, getattr(TensorProto, "UINT2", TensorProto.UINT4))
+_INF, _TOP, _NAN = "inf", "top", "nan"
+_NARROW = {
+    "FLOAT16": (Narrow(10, -14, 65504.0, _INF), _INF),
+    "BFLOAT16": (Narrow(7, -126, 255.0 * 2.0**120, _INF), _INF),
+    "FLOAT8E4M3FN": (Narrow(3, -6, 448.0, _TOP), _NAN),
+    "FLOAT8E4M3FNUZ": (Narrow(3, -7, 240.0, _TOP), _NAN),
+    "FLOAT8E5M2": (Narrow(2, -14, 57344.0, _TOP), _INF),
+    "FLOAT8E5M2FNUZ": (Narrow(2, -15, 57344.0, _TOP), _NAN),
+    "FLOAT4E2M1": (Narrow(1, 0, 6.0, _TOP), _TOP),
+}
+"""What rounds to each narrow float type, and where numbers out of range go instead if the cast does not saturate."""
+_FORMATS = {e: f for name, f in _NARROW.items() if (e := getattr(TensorProto, name, None)) is not None}
+_AS_FLOAT32 = (TensorProto.DOUBLE, *_FORMATS)
+_INT_BITS = {e: (int(name[-1]), name[0] == "I") for name in ("INT4", "UINT4", "INT2", "UINT2")
+             if (e := getattr(TensorProto, name, None)) is not None}  # fmt: skip
+"""Bits of narrow integer types, and whether they are signed."""
 
 
 def type_name(elem_type: int) -> str:
@@ -45,10 +60,8 @@ def dtype_of(elem_type: int) -> DType | None:
     for strings, complex numbers and the like."""
     if elem_type in _AS_FLOAT32:
         return dtypes.FLOAT32
-    if elem_type in _AS_INT8:
-        return dtypes.INT8
-    if elem_type in _AS_UINT8:
-        return dtypes.UINT8
+    if elem_type in _INT_BITS:
+        return dtypes.INT8 if _INT_BITS[elem_type][1] else dtypes.UINT8
     return _DTYPES.get(elem_type)
 
 
@@ -57,9 +70,22 @@ def is_narrowed(elem_type: int) -> bool:
     return elem_type in _AS_FLOAT32
 
 
-def is_widened(elem_type: int) -> bool:
-    """Whether `dtype_of` gives a type with a larger range than this one, so that a cast would not saturate alike."""
-    return elem_type in _AS_INT8 or elem_type in _AS_UINT8
+def narrowing(elem_type: int, saturate: bool = True) -> Narrow | None:
+    """What rounds float32 to a narrower float type, which bitc holds in float32; None for other types."""
+    if elem_type not in _FORMATS:
+        return None
+    op, otherwise = _FORMATS[elem_type]
+    return op if saturate else replace(op, overflow=otherwise)
+
+
+def has_nan(elem_type: int) -> bool:
+    """Whether a float type has a NaN; without one it becomes 0."""
+    return elem_type != getattr(TensorProto, "FLOAT4E2M1", None)
+
+
+def narrow_bits(elem_type: int) -> tuple[int, bool] | None:
+    """Bits of an integer type of less than 8 bits, and whether it is signed; None for other types."""
+    return _INT_BITS.get(elem_type)
 
 
 def carried(array: Array) -> Array:

@@ -58,7 +58,9 @@ class Scope:
         array = to_array(tensor, self._session.folder)
         if is_narrowed(tensor.data_type):
             self._session.notice(f"{type_name(tensor.data_type)} weights are converted to float32")
-        return self._session.builder.const(array, tensor.name)
+        value = self._session.builder.const(array, tensor.name)
+        self._session.elements[value] = tensor.data_type
+        return value
 
 
 class Walker:

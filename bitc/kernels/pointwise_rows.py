@@ -91,6 +91,17 @@ def _thresholded(op: Op, t: DType, y: DType) -> str | None:
     return f"r = a > {c_float(op.alpha)} ? a : 0.0f;" if t.is_float else None
 
 
+def _narrow(op: Op, t: DType, y: DType) -> str | None:
+    assert isinstance(op, u1.Narrow)
+    top = c_float(op.top)
+    beyond = {"inf": "BITC_INF", "top": top, "nan": "BITC_NAN"}[op.overflow]
+    lines = (
+        f"r = bitc_narrowf(a, {op.mantissa}, {op.least});",
+        f"r = r > {top} ? {beyond} : r < -{top} ? -{beyond} : r;",
+    )
+    return "\n".join(lines) if t.is_float else None
+
+
 def _elu(op: Op, t: DType, y: DType) -> str | None:
     assert isinstance(op, u1.Elu)
     return f"r = bitc_expf(a) - 1.0f;\nr = a < 0.0f ? {c_float(op.alpha)} * r : a;" if t.is_float else None
@@ -224,6 +235,7 @@ ROWS: dict[type[Op], Row] = {
     u1.LeakyRelu: _leaky,
     u1.ThresholdedRelu: _thresholded,
     u1.Line: _line,
+    u1.Narrow: _narrow,
     u1.Elu: _elu,
     u1.Selu: _selu,
     u1.HardSigmoid: _hard_sigmoid_row,

@@ -262,6 +262,30 @@ class Round(Rising):
 
 
 @dataclass(frozen=True)
+class Narrow(Unary):
+    """Round float32 to a narrower float format, halves to even; the result stays float32.
+
+    `mantissa` bits behind the point, `least` the exponent of the smallest normal number, `top` the largest finite one.
+    `overflow`: what numbers beyond it become: "inf", "top" (saturation) or "nan".
+    """
+
+    mantissa: int
+    least: int
+    top: float
+    overflow: str
+
+    def compute(self, x: Array) -> Array:
+        _, exponent = np.frexp(x)
+        quantum = np.ldexp(f32(1), np.maximum(exponent - 1, self.least) - self.mantissa).astype(np.float32)
+        y = np.where(np.isfinite(x), np.rint(x / quantum) * quantum, x)
+        beyond = f32({"inf": np.inf, "top": self.top, "nan": np.nan}[self.overflow])
+        return np.where(y > f32(self.top), beyond, np.where(y < -f32(self.top), -beyond, y))
+
+    def direction(self, index: int, *inputs: Array | None) -> Array | None:
+        return None if self.overflow == "nan" else RISES
+
+
+@dataclass(frozen=True)
 class Not(Unary):
     def compute(self, x: Array) -> Array:
         return ~x

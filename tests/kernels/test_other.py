@@ -50,6 +50,9 @@ def unary() -> list[Graph]:
     graphs = [single(c(), t(3, 5, 7)) for c in floats]
     graphs += [single(c(), t(3, 5, dtype=d)) for d in NUMBERS for c in (u1.Relu, u1.Neg, u1.Abs) if d.is_signed]
     graphs += [single(u1.Clip(lo, 3.0), t(3, 5, dtype=d)) for lo in (1.0, 0.0) for d in NUMBERS]
+    graphs += [
+        single(u1.Narrow(*n), t(3, 50)) for n in ((10, -14, 3.0, "inf"), (7, -126, 2.5, "top"), (2, 1, 1.75, "nan"))
+    ]
     graphs += [single(u1.Clip(-1.0), t(3, 5)), single(u1.Not(), t(7, dtype=BOOL)), single(u1.Relu(), t(4, dtype=UINT8))]
     return graphs + [single(u1.Cast(dtype=b), t(33, dtype=a)) for a in (*NUMBERS, BOOL) for b in (*NUMBERS, BOOL)]
 

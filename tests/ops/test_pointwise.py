@@ -23,6 +23,7 @@ UNARY = [u.Neg(), u.Abs(), u.Sign(), u.Relu(), u.LeakyRelu(), u.LeakyRelu(-0.5),
 UNARY += [u.HardSigmoid(), u.HardSigmoid(-0.2), u.HardSwish(), u.Exp(), u.Log(), u.Tanh(), u.Sigmoid(), u.Erf()]
 UNARY += [u.Softplus(), u.Softsign(), u.Sqrt(), u.Reciprocal(), u.Floor(), u.Ceil(), u.Trunc(), u.Round(), u.IsNaN()]
 UNARY += [u.ThresholdedRelu(), u.ThresholdedRelu(-0.5), u.Line(-2.0), u.Line(0.5, 0.25)]
+UNARY += [u.Narrow(3, -6, 448.0, "top"), u.Narrow(10, -14, 65504.0, "inf"), u.Narrow(3, -7, 2.0, "nan")]
 UNARY += [u.Cast(INT8), u.Cast(FLOAT32), u.Clip(-1.0, 0.5), u.Clip()]
 CASES: list[tuple[Pointwise, tuple[np.ndarray | None, ...]]] = [
     *[(op, (X,)) for op in UNARY],

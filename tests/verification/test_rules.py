@@ -70,7 +70,7 @@ CASES: list[tuple[Op, list[Callable[[np.random.Generator], Array]]]] = [
     (u.Neg(), [X]), (u.Abs(), [X]), (u.Sign(), [X]), (u.Relu(), [X]), (u.Clip(-0.1, 0.1), [X]), (u.Floor(), [X]),
     (u.Ceil(), [X]), (u.Trunc(), [X]), (u.Round(), [X]), (u.LeakyRelu(0.1), [X]), (u.Elu(0.7), [X]), (u.Selu(), [X]),
     (u.Line(-0.7, 0.3), [X]),
-    (u.ThresholdedRelu(0.5), [X]), (u.HardSigmoid(), [X]),
+    (u.ThresholdedRelu(0.5), [X]), (u.Narrow(3, -6, 448.0, "top"), [X]), (u.HardSigmoid(), [X]),
     (u.HardSwish(), [X]), (u.Softsign(), [X]), (u.Softplus(), [X]), (u.Exp(), [X]),
     (u.Log(), [POSITIVE]), (u.Sqrt(), [POSITIVE]), (u.Reciprocal(), [POSITIVE]), (u.Tanh(), [X]), (u.Sigmoid(), [X]),
     (u.Erf(), [X]), (u.Cast(INT32), [X]), (u.Cast(BOOL), [X]), (u.IsNaN(), [X]), (u.Cast(INT8), [X]),
