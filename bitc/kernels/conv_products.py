@@ -127,6 +127,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "x_zero": codes.zero,
         "x_t": isa.x.c_type,
         "weight_t": isa.weight.c_type,
+        "code_bits": 0,
         "acc_t": "float" if isa.x.is_float else "int32_t",
         "starts": starts is not None and bool(starts.any()),
         "x_row": 1 if planes else channels,

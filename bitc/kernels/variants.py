@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bitc.kernels import (
     conv_bits,
+    conv_codebook,
     conv_computed,
     conv_dense,
     conv_lut,
@@ -33,6 +34,7 @@ VARIANTS: tuple[Variant, ...] = (
     conv_tiles.VARIANT,
     conv_planes.VARIANT,
     conv_products.VARIANT,
+    conv_codebook.VARIANT,
     conv_smlad.VARIANT,
     conv_sparse.VARIANT,
     conv_dense.VARIANT,

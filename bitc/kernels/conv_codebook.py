@@ -1,0 +1,78 @@
+"""Convolution with shared weights: they lie in flash as indices of 2, 4 or 8 bits into a codebook, and each register
+tile of outputs is decoded into working memory once, before it passes over all pixels (Han et al., "Deep Compression",
+2016, on storage). The arithmetic is that of `conv_products`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from bitc.ir.graph import Array, Node
+from bitc.kernels import conv_products
+from bitc.kernels.pack import pack_bits
+from bitc.kernels.step import Arg, Packed, Step, Variant, scratch
+from bitc.kernels.work import Work
+from bitc.ops.linear import Conv2D
+from bitc.target import Target
+
+WORTH = 0.8
+"""Bytes of indices and codebook, relative to those of the weights, up to which the row is offered."""
+
+
+def accepts(node: Node, target: Target) -> str:
+    if reason := conv_products.accepts(node, target):
+        return reason
+    w = _packed(conv_products.build(node, target))
+    book = np.unique(w)
+    if len(book) > 256:
+        return f"more than 256 different weights ({len(book)})"
+    saved = indices(w, book).nbytes + book.nbytes <= WORTH * w.nbytes
+    return "" if saved else "indices and codebook are no smaller than the weights"
+
+
+def width(book: Array) -> int:
+    """Bits of an index."""
+    return next(bits for bits in (2, 4, 8) if len(book) <= 1 << bits)
+
+
+def indices(w: Array, book: Array) -> Array:
+    """Flat weights as bytes of indices, the first in the lowest bits."""
+    bits = width(book)
+    found = np.searchsorted(book, w.reshape(-1)).astype(np.uint8)
+    return pack_bits(((found[:, None] >> np.arange(bits)) & 1).astype(np.bool_).reshape(1, -1), 8).reshape(-1)
+
+
+def build(node: Node, target: Target) -> tuple[Step, ...]:
+    steps = conv_products.build(node, target)
+    w = _packed(steps)
+    book, plan = np.unique(w), conv_products.plan(node, target)
+    decoded = plan.block_outputs * plan.runs * plan.run * plan.isa.depth
+    args = (
+        *(a for a in steps[0].args if a.name != "w"),
+        Arg("codes", Packed(indices(w, book))),
+        Arg("book", Packed(book, "book")),
+        scratch("decoded", decoded, w.dtype.type),
+    )
+    context = steps[0].context | {"code_bits": width(book)}
+    return (replace(steps[0], kernel=VARIANT.name, args=args, context=context),)
+
+
+def _packed(steps: tuple[Step, ...]) -> Array:
+    operand = next(a.operand for a in steps[0].args if a.name == "w")
+    assert isinstance(operand, Packed)
+    return operand.data
+
+
+def cost(node: Node, target: Target) -> float:
+    assert isinstance(node.op, Conv2D)
+    return conv_products.cost(node, target) + DECODE * node.input(1).type.size
+
+
+def work(node: Node, target: Target) -> Work:
+    return conv_products.work(node, target) | {"decoded": node.input(1).type.size}
+
+
+DECODE = 8.0
+"""Instructions for one weight, roughly."""
+VARIANT = Variant("conv_codebook", (Conv2D,), accepts, build, cost, work)

@@ -1,0 +1,73 @@
+"""Shared weights: the indices decode to the weights, and the row gives the bits of the reference."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bitc import interp
+from bitc.ir.dtypes import FLOAT32
+from bitc.ir.graph import Graph
+from bitc.ir.types import TensorType
+from bitc.kernels import Goal, conv_codebook, select
+from bitc.kernels.conv_codebook import indices, width
+from bitc.ops.epilogue import Affine
+from bitc.ops.linear import Conv2D
+from bitc.ops.window import Window
+from bitc.runners import available
+from bitc.target import Target
+from tests.kernels.harness import assert_same, compile_graph, merge, random_feeds, run_on_target, single
+
+POINT = Window()
+
+
+def layer(entries: int, channels: int, outputs: int, window: Window = POINT, group: int = 1) -> Graph:
+    rng = np.random.default_rng(entries + channels)
+    book = rng.normal(size=entries).astype(np.float32)
+    w = rng.choice(book, (outputs, *window.kernel, channels // group))
+    params = [rng.normal(size=outputs).astype(np.float32) for _ in range(2)]
+    x = TensorType((1, 5, 6, channels), FLOAT32)
+    return single(Conv2D(window, group, Affine(lo=0.0)), x, w.astype(np.float32), *params)
+
+
+@pytest.mark.parametrize("entries", [1, 2, 4, 5, 16, 17, 256])
+def test_indices_decode(entries: int) -> None:
+    rng = np.random.default_rng(0)
+    w = rng.choice(np.arange(entries, dtype=np.float32), 1001)
+    book = np.unique(w)
+    bits, packed = width(book), indices(w, book)
+    per = 8 // bits
+    k = np.arange(1001)
+    decoded = book[(packed[k // per] >> (k % per * bits)) & ((1 << bits) - 1)]
+    np.testing.assert_array_equal(decoded, w)
+    assert packed.nbytes == -(-1001 // per)
+
+
+@pytest.mark.parametrize("target", ["x86-64-v4", "aarch64", "wasm32-simd128", "cortex-m4"])
+def test_reference(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chip = Target.load(target)
+    if reason := available(chip):
+        pytest.skip(reason)
+    same = Window((3, 3), pads=(1, 1, 1, 1))
+    cases = [(4, 3, 5, same), (16, 33, 31, Window()), (200, 17, 65, same), (3, 64, 2, Window((2, 3), (1, 2)))]
+    graphs = [layer(*case) for case in cases] + [layer(16, 12, 20, same, 2)]
+    graph = merge(graphs)
+    feeds = random_feeds(graph)
+    monkeypatch.setattr(conv_codebook, "WORTH", 100.0)
+    monkeypatch.setattr(importlib.import_module("bitc.kernels.select"), "VARIANTS", (conv_codebook.VARIANT,))
+    got, _ = run_on_target(compile_graph(graph, chip), tmp_path, feeds, opt="-O2")
+    for output, expected in interp.run(graph, feeds).items():
+        assert_same(got[output], expected, output)
+
+
+def test_chosen_where_flash_counts() -> None:
+    g, many = layer(16, 64, 64), layer(5000, 64, 64)
+    chip = Target.load("cortex-m4")
+    assert select(g, chip)[g.nodes[0]].name == "conv_codebook"
+    assert select(g, chip, Goal.SPEED)[g.nodes[0]].name == "conv_products"
+    assert "different weights" in conv_codebook.accepts(many.nodes[0], chip)
+    packed = {a.name: a.operand for a in conv_codebook.build(g.nodes[0], chip)[0].args}
+    assert packed["codes"].data.nbytes == 64 * 64 // 2
