@@ -40,7 +40,7 @@ def separable(channels_in: int, channels_out: int, stride: int = 1) -> list[nn.M
 
 
 def build() -> nn.Module:
-    """float [N, 1, 28, 28], 0 to 1 -> logits [N, 10]. 4.6 million multiplications, 25,700 weights."""
+    """float [N, 1, 28, 28], 0 to 1 -> logits [N, 10]. 1.35 million multiplications, 25,700 weights."""
     # fmt: off
     return nn.Sequential(
         *conv(1, 16, 3, stride=2),                                             # 14x14
