@@ -14,12 +14,15 @@ from bitc.ir import Value
 Schema = Any
 """onnx.defs.OpSchema, whose stubs leave these methods out."""
 
+DOMAINS = ("", "ai.onnx.preview")
+"""Domains of the standard with such operators."""
+
 
 def definition(node: NodeProto, opset: int, inputs: Sequence[Value | None], name: str) -> FunctionProto | None:
     """The body of a node's operator, as the standard defines it: attributes filled in, inputs that are absent left
     out, every node called `name`. None if the standard has none for this node."""
     try:
-        schema = onnx.defs.get_schema(node.op_type, opset, "")
+        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
     except onnx.defs.SchemaError:
         return None
     body = _body(schema, node, opset, inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bitc.frontend import (
+    attention,
     elementwise,
     indexing,
     linear,
@@ -27,6 +28,7 @@ TABLE: Table = {
     **normalization.TABLE,
     **resize.TABLE,
     **recurrent.TABLE,
+    **attention.TABLE,
     **quantized.TABLE,
     **qonnx.TABLE,
 }

@@ -132,7 +132,7 @@ class Walker:
                 raise Refused(f"attribute {ctx.attrs.unread()[0]!r} is not known", "remove it if it changes nothing")
             return [result] if isinstance(result, Value) else result
         except Refused as e:
-            expanded = self._expand(ctx, e) if domain == "" else None
+            expanded = self._expand(ctx, e) if domain in functions.DOMAINS else None
             if expanded is None:
                 raise
             return expanded

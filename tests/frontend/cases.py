@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.frontend.cases_attention import attention_cases
 from tests.frontend.cases_indexing import indexing_cases
 from tests.frontend.cases_recurrent import recurrent_cases
 from tests.frontend.models import Array, floats, ints
@@ -321,7 +322,17 @@ MORE = [
     case("QLinearAveragePool", Q8, c=(*SZ, S * 1.37, Z), **MS, kernel_shape=[3, 3], pads=[1, 1, 0, 0]),
     case("QLinearGlobalAveragePool", Q8, c=(*SZ, *SZ), **MS, channels_last=0),
 ]
-CASES = UNARY + BINARY + MOVEMENT + REDUCTIONS + LINEAR + MORE + recurrent_cases(case) + indexing_cases(case)
+CASES = (
+    UNARY
+    + BINARY
+    + MOVEMENT
+    + REDUCTIONS
+    + LINEAR
+    + MORE
+    + recurrent_cases(case)
+    + attention_cases(case)
+    + indexing_cases(case)
+)
 
 
 FOLDED = [
