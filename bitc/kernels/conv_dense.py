@@ -109,7 +109,7 @@ def cost(node: Node, target: Target) -> float:
     is_float = op.accumulator(x.type, w.type).dtype.is_float
     per_mac = 60.0 if is_float and "fpu" not in target.features else (3.0, 6.0, 8.0)[stored(node, target).planes]
     vectors = (
-        max(target.vector_bytes / 4, 1.0)
+        max(target.vector_bytes / 8, 1.0)
         if op.window.kernel == (1, 1) or stored(node, target) is not w.type.dtype
         else 1.0
     )

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from bitc.ir.dtypes import INT16
+from bitc.ir.dtypes import INT16, DType
 from bitc.ir.graph import Array, Node
 from bitc.ir.program import c_type
 from bitc.ir.types import TensorType
 from bitc.kernels.bounds import product_range
 from bitc.kernels.epilogues import conv_epilogue, summed_epilogue
 from bitc.kernels.geometry import Geometry, geometry
-from bitc.kernels.products import ProductIsa, Products, product_isa
+from bitc.kernels.products import Products, product_isa
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
 from bitc.kernels.work import Work, put
 from bitc.ops.linear import Conv2D
@@ -39,7 +39,7 @@ def accepts(node: Node, target: Target) -> str:
         (node.output.type.size > 0, "no outputs"),
         (per_group > 1, "one output per group"),
         (
-            op.group == 1 or not node.output.type.layout.word or per_group % 8 == 0,
+            op.group == 1 or not node.output.type.dtype.is_packed or per_group % 8 == 0,
             "groups end within a byte",
         ),
     ) or first_reason(
@@ -48,20 +48,21 @@ def accepts(node: Node, target: Target) -> str:
 
 
 @dataclass(frozen=True)
-class _Codes:
+class Codes:
     """Codes as they are multiplied: ``x - subtract``, in the type of the products; `zero` is what x_zero becomes."""
 
     subtract: int
     zero: int
 
 
-def _codes(op: Conv2D, x: TensorType, isa: ProductIsa) -> _Codes:
-    if isa.x.is_float:
-        return _Codes(0, 0)
-    if isa.x is INT16:
-        return _Codes(op.x_zero, 0)
-    subtract = int(x.dtype.min - isa.x.min)
-    return _Codes(subtract, op.x_zero - subtract)
+def codes_of(op: Conv2D, x: TensorType, multiplied: DType) -> Codes:
+    """How codes of x become those that are multiplied."""
+    if multiplied.is_float:
+        return Codes(0, 0)
+    if multiplied is INT16:
+        return Codes(op.x_zero, 0)
+    subtract = int(x.dtype.min - multiplied.min)
+    return Codes(subtract, op.x_zero - subtract)
 
 
 def plan(node: Node, target: Target) -> Products:
@@ -75,7 +76,7 @@ def plan(node: Node, target: Target) -> Products:
     whole_steps = channels * (geo.kw if rows and not geo.border else 1) % isa.depth == 0
     as_it_is = isa.x is x.dtype and whole_steps and not (geo.border and isa.x.is_integer) and not op.planar
     copied = isa.lanes > 1 and not as_it_is and (geo.border or not isa.x.is_float) and bool(np.isfinite(w.array).all())
-    inner = _padded(geo) if copied else geo
+    inner = padded(geo) if copied else geo
     whole_rows = rows and (copied or not op.planar) and (not inner.border or channels % isa.depth == 0)
     bits = node.output.type.layout.word > 0
     offers = [
@@ -86,7 +87,7 @@ def plan(node: Node, target: Target) -> Products:
     return min(offers, key=lambda offer: offer.instructions)
 
 
-def _padded(geo: Geometry) -> Geometry:
+def padded(geo: Geometry) -> Geometry:
     """The same windows over activations that have their padding around them."""
     h, w = (geo.oh - 1) * geo.sy + (geo.kh - 1) * geo.dy + 1, (geo.ow - 1) * geo.sx + (geo.kw - 1) * geo.dx + 1
     return replace(geo, h=h, w=w, pt=0, pl=0, border=False)
@@ -97,7 +98,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     assert isinstance(op, Conv2D)
     best = plan(node, target)
     isa, geo, channels = best.isa, best.geo, op.pixels(x.type).channels
-    codes = _codes(op, x.type, isa)
+    codes = codes_of(op, x.type, isa.x)
     starts = None
     if isa.x.is_integer:
         e, tables, bias = summed_epilogue(node, *product_range(node))

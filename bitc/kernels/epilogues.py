@@ -54,10 +54,12 @@ def epilogue(
     if isinstance(op, Levels):
         return _levels(op, params, acc, y, span, base)
     args: list[Arg] = []
-    given = dict(zip(op.param_names, params, strict=False)).get("flip")
+    named = dict(zip(op.param_names, params, strict=False))
+    given, scale = named.get("flip"), named.get("scale")
     flip = given.array if given is not None else np.zeros(1, np.bool_)
+    negative_zero = acc.dtype.is_float or not (scale is None or (scale.is_const and (scale.array > 0).all()))
     for name, value in zip(op.param_names, params, strict=False):
-        if value is None or (value.is_const and _does_nothing(name, value.array, acc)):
+        if value is None or (value.is_const and _does_nothing(name, value.array, negative_zero)):
             continue
         data = _as_accumulator(value.array, acc, flip) if name.startswith("t") else _plain(name, value.array)
         args.append(Arg(name, Packed(data.reshape(-1), name)))
@@ -168,11 +170,11 @@ def requantization(op: Requant, found: Factors, acc: TensorType) -> tuple[dict[s
     return e, tuple(args)
 
 
-def _does_nothing(name: str, array: Array, acc: TensorType) -> bool:
-    """Whether a parameter changes no result. Integers only: adding 0.0 to -0.0 would matter."""
-    if name == "flip":
-        return not array.any()
-    return not acc.dtype.is_float and ((name == "scale" and (array == 1).all()) or (name == "bias" and not array.any()))
+def _does_nothing(name: str, array: Array, negative_zero: bool) -> bool:
+    """Whether a parameter changes no result. Adding 0.0 matters where there may be -0.0."""
+    if name == "scale":
+        return bool((array == 1).all())
+    return not array.any() and (name == "flip" or (name == "bias" and not negative_zero))
 
 
 def _levels(

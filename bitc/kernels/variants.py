@@ -16,6 +16,7 @@ from bitc.kernels import (
     conv_tiles,
     depthwise,
     depthwise_int8,
+    depthwise_products,
     pool,
     requant,
 )
@@ -42,6 +43,7 @@ VARIANTS: tuple[Variant, ...] = (
     conv_lut.VARIANT,
     depthwise.BITS,
     depthwise_int8.VARIANT,
+    depthwise_products.VARIANT,
     pool.MAX,
     pool.AVERAGE,
     requant.REQUANTIZE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from bitc import interp
 from bitc.ir.dtypes import FLOAT32, INT8, UINT8
 from bitc.ir.graph import Graph
 from bitc.ir.types import Quant, TensorType
-from bitc.kernels import conv_products
+from bitc.kernels import conv_products, depthwise_products
 from bitc.kernels.step import Variant
 from bitc.ops.epilogue import Affine, Epilogue, Requant, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D
@@ -68,7 +69,7 @@ def pick(rng: np.random.Generator, outputs: int, which: int) -> tuple[Epilogue |
 def case(window: Window, c: int, o: int, which: int, group: int = 1) -> Graph:
     rng = np.random.default_rng(which)
     shape = (1 + which % 2, 6 + which % 3, 5 + which % 5, c)
-    planar = which % 3 == 1
+    planar = which % 3 == 1 and group != c
     x = TensorType((shape[0], shape[3], *shape[1:3]) if planar else shape, FLOAT32)
     w = rng.normal(size=(o, *window.kernel, c // group)).astype(np.float32)
     epilogue, params = pick(rng, o, which)
@@ -103,7 +104,7 @@ def codes_case(window: Window, c: int, o: int, which: int, group: int = 1) -> Gr
     rng = np.random.default_rng(which)
     dtype = (INT8, UINT8)[which % 2]
     shape = (1 + which % 2, 6 + which % 3, 5 + which % 5, c)
-    planar = which % 5 == 1
+    planar = which % 5 == 1 and group != c
     x = TensorType((shape[0], shape[3], *shape[1:3]) if planar else shape, dtype)
     least = -128 if which % 3 == 0 else -127
     w = rng.choice((least, 127, 1, *rng.integers(-100, 100, 9)), (o, *window.kernel, c // group)).astype(np.int8)
@@ -131,3 +132,28 @@ def test_codes(target: str, step: int, tmp_path: Path, monkeypatch: pytest.Monke
         kind = np.iinfo(feeds[name].dtype)
         feeds[name] = np.where(feeds[name] > (kind.min + kind.max) // 2, kind.max, kind.min).astype(feeds[name].dtype)
     check(conv_products.VARIANT, graph, target, tmp_path, monkeypatch, feeds)
+
+
+def depthwise(make: Callable[[Window, int, int, int, int], Graph], lanes: tuple[int, ...], target: str) -> Graph:
+    """Of every window, with channels around the lanes; bits only where the row takes them."""
+    graphs = []
+    for i, window in enumerate(WINDOWS.values()):
+        graphs += [make(window, c, c, 10 * i + j, c) for j, c in enumerate(lanes)]
+    return merge([g for g in graphs if not depthwise_products.accepts(g.nodes[0], Target.load(target))])
+
+
+@pytest.mark.parametrize("target", FLOAT_TARGETS[:5])
+def test_float_depthwise(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = depthwise(case, (2, 7, 16, 35), target)
+    check(depthwise_products.VARIANT, graph, target, tmp_path, monkeypatch, random_feeds(graph))
+
+
+@pytest.mark.parametrize("target", CODE_TARGETS)
+def test_depthwise_codes(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = depthwise(codes_case, (8, 16, 19, 33, 64), target)
+    feeds = random_feeds(graph)
+    for name in list(feeds)[::3]:  # extremes only
+        feeds[name] = np.where(feeds[name] > 0, 127, -128 if feeds[name].dtype == np.int8 else 0).astype(
+            feeds[name].dtype
+        )
+    check(depthwise_products.VARIANT, graph, target, tmp_path, monkeypatch, feeds)
