@@ -18,8 +18,9 @@ LEVELS = [
     {"frontend", "passes", "schedule", "lower", "codegen", "runners"},
     {"pipeline", "device", "report", "project"},
     {"verification"},
-    {"compression", "quantization"},
+    {"quantization"},
     {"actions"},
+    {"compression"},
     {"cli"},
 ]
 """A module may import from lower levels and from its own package; not from its siblings."""
@@ -33,6 +34,7 @@ HOMES = {
     "wasmtime": {"runners"},
     "click": {"cli"},
     "rich": {"cli"},
+    "distributed": {"compression"},
 }
 
 

@@ -2,7 +2,7 @@
 
 from bitc.compression.calibration import Calibration, Score
 from bitc.compression.compress import Compressed, compress
-from bitc.compression.report import compress_file
+from bitc.compression.report import Request, compress_file, search_file
 from bitc.compression.steps import STEPS, Step, parse
 from bitc.compression.work import Choice, Outcome
 
@@ -12,9 +12,11 @@ __all__ = [
     "Choice",
     "Compressed",
     "Outcome",
+    "Request",
     "Score",
     "Step",
     "compress",
     "compress_file",
     "parse",
+    "search_file",
 ]

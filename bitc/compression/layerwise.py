@@ -49,7 +49,7 @@ class LayerStep:
         changed = set[str]()
         for stage in self.stages():
             for name in stage._by_sensitivity(work):
-                outcome = stage._apply(work, name)
+                outcome = stage.apply(work, name)
                 changed |= set() if outcome.kept else {name}
                 yield outcome
         for layer in work.model.layers:
@@ -66,7 +66,8 @@ class LayerStep:
             errors[layer.name] = relative(outputs(x, w), outputs(x, replaced(self, w, x)))
         return sorted(errors, key=lambda name: errors[name])
 
-    def _apply(self, work: Work, name: str) -> Outcome:
+    def apply(self, work: Work, name: str) -> Outcome:
+        """Replace the weights of one layer."""
         layer, target, trial = work.model.layer(name), work.target(name), work.trial()
         x = self.inputs(trial, layer, work.inputs(name))
         wanted, _ = refitted(work.model.weights(layer), x, target)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bitc.compression.calibration import Calibration, Score
+from bitc.compression.calibration import Score
 from bitc.compression.compress import Report, compress
+from bitc.compression.search import Mapper, Problem, search
 from bitc.compression.steps import Step
 from bitc.compression.work import Choice
-from bitc.errors import InvalidModel
+from bitc.errors import DoesNotFit, InvalidModel
 from bitc.frontend import load
 from bitc.kernels.costs import instructions
 from bitc.pipeline import Options, compile_model
@@ -18,40 +20,74 @@ from bitc.target import Target
 from bitc.verification.inputs import load_inputs, load_labels
 
 
-def compress_file(
-    source: Path,
-    steps: Sequence[Step],
-    data: Path,
-    choice: Choice,
-    max_drop: float,
-    target: Target,
-    options: Options,
-    count: int | None = None,
-    seed: int = 0,
-    report: Report = lambda line: None,
-) -> tuple[bytes, dict[str, Any]]:
-    """Compress an ONNX file on the samples of an NPZ file; the new model, and the JSON of `bitc compress`.
+@dataclass(frozen=True)
+class Request:
+    """What is to be compressed, for what, on which data. `count` limits the samples."""
 
-    Raises ModelError, UsageError, TargetError.
-    """
-    imported = load(source, options.shapes)
-    if imported.reference is None:
-        raise InvalidModel("has QONNX operators, which are quantized already", where=str(source), hint="compile it")
-    samples = load_inputs(data, imported.graph, count)
-    calibration = Calibration(imported.reference, samples, load_labels(data, len(samples)), seed)
-    done = compress(imported.reference, steps, calibration, choice, max_drop, report)
+    source: Path
+    data: Path
+    target: Target
+    options: Options
+    count: int | None = None
+    seed: int = 0
+    max_drop: float = 1.0
+
+    def problem(self) -> Problem:
+        """Read the files. Raises ModelError, UsageError."""
+        imported = load(self.source, self.options.shapes)
+        if imported.reference is None:
+            hint = "compile it as it is"
+            raise InvalidModel("has QONNX operators, which are quantized already", where=str(self.source), hint=hint)
+        samples = load_inputs(self.data, imported.graph, self.count)
+        labels = load_labels(self.data, len(samples))
+        return Problem(imported.reference, samples, labels, self.seed, self.target, self.options)
+
+
+def compress_file(
+    request: Request, steps: Sequence[Step], choice: Choice, report: Report = lambda line: None
+) -> tuple[bytes, dict[str, Any]]:
+    """Compress an ONNX file; the new model, and the JSON of `bitc compress`. Raises ModelError, UsageError,
+    TargetError."""
+    problem = request.problem()
+    done = compress(problem.source, steps, problem.calibration(), choice, request.max_drop, report)
     layers = [
         {"step": o.step, "layer": o.layer, "error": o.error, "score": o.score.value, "kept": o.kept}
         for o in done.outcomes
     ]
-    return done.model, {
-        "model": source.name,
-        "target": target.name,
-        "samples": len(samples),
-        "metric": done.before.metric,
-        "before": _worth(imported.reference, done.before, target, options),
-        "after": _worth(done.model, done.after, target, options),
-        "layers": layers,
+    return done.model, _report(request, problem, done.model, done.before, done.after) | {"layers": layers}
+
+
+def search_file(
+    request: Request, run: Mapper, journal: Path, report: Report = lambda line: None
+) -> tuple[bytes, dict[str, Any]]:
+    """Find steps that make an ONNX file fit the target; as `compress_file`. Raises DoesNotFit too, with the path."""
+    problem = request.problem()
+    found = search(problem, request.max_drop, run, journal, report)
+    path = [
+        {"step": m.candidate.step, "layer": m.candidate.layer, "score": m.score, **vars(m.needs), "why": m.why}
+        for m in found.path
+    ]
+    if not found.fits:
+        raise DoesNotFit(
+            f"no mix of steps that loses at most {request.max_drop:g} fits",
+            where=request.target.name,
+            hint="allow more with --max-drop, quantize first with `bitc quantize`, or take a larger chip",
+            detail="\n".join(f"{p['step']} {p['layer']}: {p['score']:.4f}, {p['weights']:,} bytes" for p in path),
+        )
+    journal.unlink(missing_ok=True)
+    calibration = problem.calibration()
+    before, after = calibration.score(problem.source), calibration.score(found.model)
+    return found.model, _report(request, problem, found.model, before, after) | {"path": path}
+
+
+def _report(request: Request, problem: Problem, model: bytes, before: Score, after: Score) -> dict[str, Any]:
+    return {
+        "model": request.source.name,
+        "target": request.target.name,
+        "samples": len(problem.samples),
+        "metric": before.metric,
+        "before": _worth(problem.source, before, request.target, request.options),
+        "after": _worth(model, after, request.target, request.options),
     }
 
 
