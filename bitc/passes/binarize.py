@@ -12,6 +12,8 @@ Weights ``{-s, 0, s}`` are trits, in all of these; up to 15 evenly spaced ones a
 codes. Weights ``±a ± b`` (a residual binary kernel) are two binary convolutions:
 
     sum x[k] * (a[o]*b1[o,k] + b[o]*b2[o,k])  =  a[o] * acc1 + b[o] * acc2
+
+A partially binary layer, of which few weights have eight bits, is a ternary one (0 in their places) and a sparse one.
 """
 
 from __future__ import annotations
@@ -30,7 +32,16 @@ from bitc.ops.quantize import Dequantize
 from bitc.passes.codes import CodeFinder, Codes, Declined
 from bitc.passes.context import Context, Found
 from bitc.passes.context import Declined as DeclinedLayer
-from bitc.passes.weights import BinaryWeights, GridWeights, ResidualWeights, on_grid, residual, two_valued
+from bitc.passes.weights import (
+    BinaryWeights,
+    GridWeights,
+    PartialWeights,
+    ResidualWeights,
+    on_grid,
+    partial,
+    residual,
+    two_valued,
+)
 
 _MIN_PRODUCTS = 8
 """Products per output from which bits pay. A kernel of one weight is always two-valued."""
@@ -41,7 +52,10 @@ _MAX_LEVELS = 8
 _MOST_LEVELS = 127
 """Largest integer that a weight may be against small integers."""
 
-Weights = BinaryWeights | GridWeights | ResidualWeights
+_MOST_SALIENT = 0.25
+"""Share of weights of eight bits up to which a layer is partially binary."""
+
+Weights = BinaryWeights | GridWeights | ResidualWeights | PartialWeights
 
 
 @dataclass(frozen=True)
@@ -91,12 +105,16 @@ class Binarize:
             found = wide
         if isinstance(codes, Declined):
             return self._real_input(rw, node, found, codes, declined)
+        if isinstance(found, PartialWeights) and node.op.group > 1:
+            declined(f"weights are {_weights_form(found)}, which pays without groups")
+            return None
         if isinstance(found, ResidualWeights) and not codes.value.type.dtype.is_packed:
             declined(f"weights are {_weights_form(found)}, which pays against bits, but its input is integers")
             return None
         ctx.binary.append(Found(node.origin, f"{codes.form} x weights {_weights_form(found)}"))
-        if isinstance(found, ResidualWeights):
-            parts = [_product(rw, node, part, codes) for part in (found.first, found.second)]
+        if isinstance(found, ResidualWeights | PartialWeights):
+            sides = (found.first, found.second) if isinstance(found, ResidualWeights) else (found.bits, found.rest)
+            parts = [_product(rw, node, side, codes) for side in sides]
             return rw.emit(Add(), *parts, at=node.origin, name=node.output.name)
         return _product(rw, node, found, codes)
 
@@ -108,13 +126,15 @@ class Binarize:
         few = on_grid(w, self.tolerance, _MAX_LEVELS if products >= _MIN_PRODUCTS_PER_PLANE else 1)
         if few is not None:
             return few
-        return (residual(w, self.tolerance) if products >= _MIN_PRODUCTS_PER_PLANE else None) or found
+        if products < _MIN_PRODUCTS_PER_PLANE:
+            return found
+        return residual(w, self.tolerance) or partial(w, self.tolerance, _MOST_SALIENT) or found
 
     def _real_input(self, rw: Rewriter, node: Node, found: Weights, codes: Declined, declined: object) -> Value | None:
         """Real input against weight bits or trits: a product is an addition or a subtraction, and weights take 1/32 or
         1/16."""
         assert callable(declined)
-        if isinstance(found, ResidualWeights) or (isinstance(found, GridWeights) and found.levels > 1):
+        if isinstance(found, ResidualWeights | PartialWeights) or (isinstance(found, GridWeights) and found.levels > 1):
             declined(f"weights are {_weights_form(found)}, which pays against codes, but {codes.why}")
             return None
         units = _units(found)
@@ -183,6 +203,9 @@ def _read_codes(graph: Graph, found: dict[Value, Value]) -> Graph:
 def _weights_form(found: Weights) -> str:
     if isinstance(found, ResidualWeights):
         return "±a ± b per channel"
+    if isinstance(found, PartialWeights):
+        share = np.count_nonzero(found.rest.codes) / found.rest.codes.size
+        return f"±alpha per channel, {share:.1%} of them int8"
     alphas = np.unique(found.alpha)
     if isinstance(found, BinaryWeights):
         return f"±{alphas[0]:g}" if len(alphas) == 1 else "±alpha per channel"

@@ -3,6 +3,7 @@
     w[o, ...] = alpha[o] * (1 - 2 * bit[o, ...])                                two-valued; bit 1 means -alpha
     w[o, ...] = alpha[o] * q[o, ...]                                            q in -n ... n; ternary for n = 1
     w[o, ...] = a[o] * (1 - 2 * bit1[o, ...]) + b[o] * (1 - 2 * bit2[o, ...])   residual: four values, a > b >= 0
+    w[o, ...] = alpha[o] * trit[o, ...] + beta[o] * q[o, ...]                   partially binary: few q are not 0
 
 Exporters leave these values only to about 1e-5 relative (a straight-through estimator folded in floats: ternary weights
 come with 4 to 6 distinct values), so weights within `tolerance`, relative to the largest, are snapped.
@@ -43,6 +44,14 @@ class ResidualWeights:
 
     first: BinaryWeights
     second: BinaryWeights
+
+
+@dataclass(frozen=True)
+class PartialWeights:
+    """Bits, and few weights of eight bits in their stead: where the codes of `rest` are not 0, those of `bits` are."""
+
+    bits: GridWeights
+    rest: GridWeights
 
 
 def two_valued(w: Array, tolerance: float) -> BinaryWeights | str:
@@ -106,6 +115,27 @@ def residual(w: Array, tolerance: float) -> ResidualWeights | None:
     return ResidualWeights(
         BinaryWeights(bits.reshape(w.shape), alphas[0]), BinaryWeights(second.reshape(w.shape), alphas[1])
     )
+
+
+def partial(w: Array, tolerance: float, most: float) -> PartialWeights | None:
+    """Finite weights ``[O, ...]`` of which all but a share of `most` have one magnitude per channel, and the others lie
+    on a grid of eight bits; None if they do not."""
+    if len(w) > 1 and partial(w[:1], tolerance, most) is None:
+        return None
+    rows = w.reshape(len(w), -1).astype(np.float64)
+    size = np.abs(rows)
+    alpha = np.median(size, axis=1, keepdims=True)  # the magnitude of more than half
+    binary = np.abs(size - alpha) <= tolerance * alpha
+    if binary.mean() < 1 - most or not alpha.all():
+        return None
+    alpha = np.where((size == alpha).sum(axis=1, keepdims=True) == binary.sum(axis=1, keepdims=True), alpha,
+                     _mean(size, binary))  # fmt: skip  # exact weights do not move by the rounding of a mean
+    rest = on_grid(np.where(binary, 0, rows).astype(np.float32), tolerance, 127)
+    if rest is None:
+        return None
+    trits = np.where(binary, np.sign(rows), 0).astype(np.int8)
+    bits = GridWeights(trits.reshape(w.shape), alpha.reshape(-1).astype(np.float32))
+    return PartialWeights(bits, GridWeights(rest.codes.reshape(w.shape), rest.alpha))
 
 
 def _mean(size: Array, where: Array) -> Array:

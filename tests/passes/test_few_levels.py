@@ -10,7 +10,7 @@ from bitc.interp import run
 from bitc.ir import BIT1, FLOAT32, INT8, TERN, UINT8
 from bitc.ops.epilogue import Threshold
 from bitc.ops.linear import Conv2D
-from bitc.passes.weights import GridWeights, ResidualWeights, on_grid, residual
+from bitc.passes.weights import GridWeights, ResidualWeights, on_grid, partial, residual
 from bitc.pipeline import Options, optimize
 from tests.passes.nets import Net, check
 from tests.passes.test_forms import Quantizer, heaviside, larq_ternary, name_of, where_less
@@ -98,6 +98,50 @@ def test_residual(quantizer: Quantizer) -> None:
     assert r.on_bits == [False, True, True], "two binary convolutions"
     assert [c.input(1).type.dtype for c in r.convs[1:]] == [BIT1, BIT1]
     assert r.findings.binary[0].form.endswith("weights ±a ± b per channel")
+
+
+def two_bits(n: Net, x: str) -> str:
+    """``round(clip(x, 0, 1) * 3) / 3``."""
+    return n.op("Div", n.op("Round", n.op("Mul", n.op("Clip", x, 0.0, 1.0), 3.0)), 3.0)
+
+
+def salient(n: Net, share: float, *shape: int) -> np.ndarray:
+    """Weights ±alpha per channel, of which some are int8 times a scale per channel."""
+    alpha, beta = (n.alphas(shape[0]).reshape(-1, *(1,) * (len(shape) - 1)) / s for s in (1, 40))
+    q = n.rng.integers(-127, 128, shape)
+    w: np.ndarray = np.where(n.rng.random(shape) < share, q * beta, n.signs(*shape) * alpha).astype(np.float32)
+    return w
+
+
+@pytest.mark.parametrize("pads", [0, 1])
+@pytest.mark.parametrize("quantizer", [where_less, larq_ternary, two_bits], ids=name_of)
+def test_partially_binary(quantizer: Quantizer, pads: int) -> None:
+    n = Net()
+    x = quantizer(n, n.bn(n.first(C), C))
+    x = n.bn(n.op("Conv", x, salient(n, 0.1, C, C, 3, 3), n.reals(C), kernel_shape=[3, 3], pads=[pads] * 4), C)
+    r = check(n, n.conv(where_less(n, x), C, C))
+    assert r.on_bits == [False, True, True, True], "a ternary convolution and a sparse one"
+    assert [c.input(1).type.dtype for c in r.convs[1:3]] == [TERN, INT8]
+    assert "% of them int8" in r.findings.binary[0].form
+
+
+def test_too_many_salient_weights() -> None:
+    n = Net()
+    x = where_less(n, n.bn(n.first(C), C))
+    r = check(n, n.op("Conv", x, salient(n, 0.5, C, C, 3, 3), kernel_shape=[3, 3]))
+    assert r.on_bits == [False, False]
+
+
+def test_partial_weights() -> None:
+    n = Net()
+    w = salient(n, 0.1, 6, 300)
+    w[2] = np.where(w[2] < 0, -1, 1)
+    found = partial(w, 1e-4, 0.25)
+    assert found is not None and not found.rest.codes[2].any()
+    assert not (found.bits.codes * found.rest.codes).any()
+    total = found.bits.codes * found.bits.alpha[:, None] + found.rest.codes * found.rest.alpha[:, None]
+    np.testing.assert_allclose(total, w, rtol=1e-5, atol=1e-6)
+    assert partial(n.reals(6, 300), 1e-4, 0.25) is None
 
 
 def test_zero_is_proved_unreachable_by_the_number_of_nonzero_weights() -> None:
