@@ -30,6 +30,7 @@ from bitc.passes.dead_channels import DeadChannels
 from bitc.passes.dense import DenseAsConv
 from bitc.passes.flat_windows import FlattenWindows
 from bitc.passes.fuse import FuseEpilogues
+from bitc.passes.integers import Integers
 from bitc.passes.pads import FoldPads
 from bitc.passes.planar import PlanarImages
 from bitc.passes.scales import LiftScales
@@ -107,7 +108,9 @@ def passes(options: Options) -> list[Pass]:
         ChannelsLast(),  # the Transposes that dense layers have made free
         LiftScales(),  # before Binarize: signs times a computed number are not two-valued
         FoldPads(),  # before Binarize: a zero is no ±1, a skipped tap is
+        Integers(options.tolerance, few=16),  # before Binarize: thresholds are then searched over integer accumulators
         Binarize(options.tolerance),
+        Integers(options.tolerance),  # quantizers behind binary layers, and few values that are not on bits
         FlattenWindows(),
         ChannelsLast(),  # movement of codes
         FuseEpilogues(),

@@ -7,18 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from bitc.frontend.context import Context, Importer, Refused, Table
 from bitc.frontend.linear import averaged, convolution, per_channel
 from bitc.frontend.tensors import dtype_of, type_name
 from bitc.ir import INT32, UINT8, DType, Value
+from bitc.ir.types import Quant
 from bitc.ops import binary as b
 from bitc.ops import unary as u
 from bitc.ops.linear import MatMul
-from bitc.ops.reduce import ReduceMax, ReduceMean, ReduceMin, Softmax
+from bitc.ops.movement import Concat, Reshape, Transpose
+from bitc.ops.quantize import Dequantize, Quantize
+from bitc.ops.reduce import ReduceMax, ReduceMean, ReduceMin, ReduceSum, Softmax
 
 
 def quantized(ctx: Context, x: Value, scale: Value, zero: Value | None, dtype: DType, lo: float, hi: float) -> Value:
     """Reals to codes; `scale` and `zero` broadcast to x."""
+    if scale.is_const and (zero is None or zero.is_const):
+        zeros = ctx.const(0.0) if zero is None else ctx.to_float(zero)
+        return ctx.emit(Quantize(dtype, int(lo), int(hi)), x, scale, zeros)
     y = ctx.emit(u.Round(), ctx.emit(b.Div(), x, scale))
     if zero is not None and not (zero.is_const and not zero.array.any()):
         y = ctx.emit(b.Add(), y, ctx.to_float(zero))
@@ -27,6 +35,10 @@ def quantized(ctx: Context, x: Value, scale: Value, zero: Value | None, dtype: D
 
 def dequantized(ctx: Context, x: Value, scale: Value, zero: Value | None) -> Value:
     """Codes to reals; `scale` and `zero` broadcast to x."""
+    known = scale.is_const and scale.type.size == 1 and (zero is None or (zero.is_const and zero.type.size == 1))
+    if known and not x.is_const and x.type.dtype.is_code and x.type.dtype.bits <= 32:
+        quant = Quant((float(scale.array.reshape(-1)[0]),), zero=0 if zero is None else int(zero.array.reshape(-1)[0]))
+        return ctx.emit(Dequantize(quant), x)
     y = ctx.to_float(x)
     if zero is not None and not (zero.is_const and not zero.array.any()):
         y = ctx.emit(b.Sub(), y, ctx.to_float(zero))
@@ -85,13 +97,25 @@ def centred(ctx: Context, x: Value, zero: Value | None, axis: int | None = None)
 
 def conv_integer(ctx: Context) -> Value:
     ctx.attrs.ignore("kernel_shape")
-    x, w = centred(ctx, ctx.input(0), ctx.optional(2)), centred(ctx, ctx.input(1), ctx.optional(3), 0)
-    return convolution(ctx, x, w, None, ctx.attrs.int_("group", 1))
+    x, zero, w = ctx.input(0), ctx.optional(2), centred(ctx, ctx.input(1), ctx.optional(3), 0)
+    group = ctx.attrs.int_("group", 1)
+    if zero is None or zero.is_const or not w.is_const:
+        return convolution(ctx, centred(ctx, x, zero), w, None, group)
+    # The zero point is computed: sum (x - z) * w = sum x * w - z * sum w, over the taps inside the input.
+    acc = convolution(ctx, ctx.cast(x, INT32), w, None, group)
+    inside = convolution(ctx, ctx.const(np.ones(x.shape, np.int32)), w, None, group)
+    return ctx.emit(b.Sub(), acc, ctx.emit(b.Mul(), ctx.cast(zero, INT32), inside))
 
 
 def matmul_integer(ctx: Context) -> Value:
-    x = ctx.cast(centred(ctx, ctx.input(0), ctx.optional(2)), INT32)
-    return ctx.emit(MatMul(), x, ctx.cast(centred(ctx, ctx.input(1), ctx.optional(3)), INT32))
+    x, zero = ctx.input(0), ctx.optional(2)
+    w = ctx.cast(centred(ctx, ctx.input(1), ctx.optional(3)), INT32)
+    if zero is None or zero.is_const or zero.type.size > 1 or not w.is_const or w.type.rank < 2:
+        return ctx.emit(MatMul(), ctx.cast(centred(ctx, x, zero), INT32), w)
+    acc = ctx.emit(MatMul(), ctx.cast(x, INT32), w)
+    total = ctx.emit(ReduceSum((w.type.rank - 2,), True), w)
+    total = ctx.emit(Reshape((*total.shape[:-2], *(1,) * (x.type.rank > 1), total.shape[-1])), total)
+    return ctx.emit(b.Sub(), acc, ctx.emit(b.Mul(), ctx.cast(zero, INT32), total))
 
 
 def _requantized(ctx: Context, acc: Value, scales: tuple[Value, Value, Value], zero: Value, axis: int) -> Value:
@@ -171,6 +195,43 @@ def _global_average_pool(ctx: Context, x: Value) -> Value:
     return ctx.emit(ReduceMean(tuple(range(2, x.type.rank))), x)
 
 
+def _leaky_relu(ctx: Context, x: Value) -> Value:
+    return ctx.emit(u.LeakyRelu(ctx.attrs.float_("alpha", 0.01)), x)
+
+
+def qlinear_concat(ctx: Context) -> Value:
+    """Inputs: y's scale and zero point, then each operand with its scale and zero point."""
+    dtype = ctx.input(1).type.dtype
+    parts = [
+        dequantized(ctx, ctx.input(i), ctx.floats(i + 1), ctx.optional(i + 2)) for i in range(2, len(ctx.inputs), 3)
+    ]
+    if not parts:
+        raise ctx.invalid("it has no operands")
+    y = ctx.emit(Concat(ctx.axis(ctx.attrs.int_("axis"), parts[0].type.rank)), *parts)
+    return quantized(ctx, y, ctx.floats(0), ctx.optional(1), dtype, dtype.min, dtype.max)
+
+
+def qgemm(ctx: Context) -> Value:
+    """Inputs: A, its scale and zero point, B, its scale and zero point, C (int32 or absent), y's scale and zero point
+    (absent: y is float)."""
+    a = ctx.cast(centred(ctx, ctx.input(0), ctx.optional(2)), INT32)
+    w = ctx.input(3)
+    transposed = ctx.attrs.flag("transB")
+    w = ctx.cast(centred(ctx, w, ctx.optional(5), 0 if transposed else None), INT32)
+    if ctx.attrs.flag("transA"):
+        a = ctx.emit(Transpose((1, 0)), a)
+    acc = ctx.emit(MatMul(), a, ctx.emit(Transpose((1, 0)), w) if transposed else w)
+    bias, alpha = ctx.optional(6), ctx.attrs.float_("alpha", 1.0)
+    if bias is not None:
+        acc = ctx.emit(b.Add(), acc, ctx.cast(bias, INT32))
+    w_scale = ctx.floats(4)
+    if alpha != 1:
+        w_scale = ctx.emit(b.Mul(), w_scale, ctx.const(alpha))
+    if ctx.optional(7) is None:
+        return ctx.emit(b.Mul(), ctx.to_float(acc), ctx.emit(b.Mul(), ctx.floats(1), w_scale))
+    return _requantized(ctx, acc, (ctx.floats(1), w_scale, ctx.floats(7)), ctx.input(8), acc.type.rank - 1)
+
+
 def dynamic_quantize_linear(ctx: Context) -> list[Value]:
     """uint8 codes over the range of x at run time; outputs codes, scale, zero point."""
     x = ctx.floats()
@@ -196,6 +257,9 @@ TABLE: Table = {
     ("com.microsoft", "QLinearAdd"): qlinear_binary(b.Add()),
     ("com.microsoft", "QLinearMul"): qlinear_binary(b.Mul()),
     ("com.microsoft", "QLinearSigmoid"): qlinear_unary(lambda ctx, x: ctx.emit(u.Sigmoid(), x)),
+    ("com.microsoft", "QLinearLeakyRelu"): qlinear_unary(_leaky_relu),
+    ("com.microsoft", "QLinearConcat"): qlinear_concat,
+    ("com.microsoft", "QGemm"): qgemm,
     ("com.microsoft", "QLinearSoftmax"): qlinear_unary(_softmax),
     ("com.microsoft", "QLinearAveragePool"): qlinear_unary(_average_pool),
     ("com.microsoft", "QLinearGlobalAveragePool"): qlinear_unary(_global_average_pool),

@@ -33,7 +33,8 @@ DENSE = Layout()
 
 @dataclass(frozen=True)
 class Quant:
-    """Affine map of codes to reals: ``real = scale * code + offset``.
+    """Affine map of codes to reals: ``real = scale * (code - zero) + offset``. `zero` is the code that means 0 in
+    quantizers with a zero point.
 
     `scale` and `offset` are scalars, or one entry per element of the last axis. For BIT1 with values {lo, hi}:
     ``scale = lo - hi``, ``offset = hi``, since code 1 means the lower value.
@@ -41,6 +42,7 @@ class Quant:
 
     scale: tuple[float, ...] = (1.0,)
     offset: tuple[float, ...] = (0.0,)
+    zero: int = 0
 
     @staticmethod
     def two_valued(lo: float, hi: float) -> Quant:
@@ -65,13 +67,16 @@ class Quant:
         """Codes, channels last, to float32 reals; both steps round in float32, as the generated C does."""
         scale = np.asarray(self.scale, np.float32)
         offset = np.asarray(self.offset, np.float32)
-        product = codes.astype(np.float32) * scale
+        numbers = codes.astype(np.int64) - self.zero if self.zero else codes
+        product = numbers.astype(np.float32) * scale
         return product + offset if offset.any() else product
 
     def __str__(self) -> str:
         def show(v: tuple[float, ...]) -> str:
             return f"{v[0]:g}" if len(v) == 1 else f"[{len(v)}]"
 
+        if self.zero and not any(self.offset):
+            return f"{show(self.scale)}*(q{-self.zero:+d})"
         return f"{show(self.scale)}*q+{show(self.offset)}"
 
 

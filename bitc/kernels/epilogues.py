@@ -15,7 +15,7 @@ from bitc.ir.types import TensorType
 from bitc.kernels.fixed import upper_word
 from bitc.kernels.levels import line, steps
 from bitc.kernels.step import Arg, Packed
-from bitc.ops.epilogue import Affine, Epilogue, Levels, Requant, TernThreshold, Threshold
+from bitc.ops.epilogue import Affine, Epilogue, FixedPoint, Levels, Requant, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D
 
 Span = tuple[Array, Array]
@@ -53,6 +53,9 @@ def epilogue(
         return base | e, tables
     if isinstance(op, Levels):
         return _levels(op, params, acc, y, span, base)
+    if isinstance(op, FixedPoint):
+        e, tables = _fixed_point(op, [v.array.reshape(-1) for v in params if v is not None])
+        return base | e, tables
     args: list[Arg] = []
     named = dict(zip(op.param_names, params, strict=False))
     given, scale = named.get("flip"), named.get("scale")
@@ -149,25 +152,36 @@ def _one(values: Array) -> Array:
 
 def requantization(op: Requant, found: Factors, acc: TensorType) -> tuple[dict[str, Any], tuple[Arg, ...]]:
     """Context `e` of ``epilogue.j2`` and the parameters that are no numbers in the code."""
-    e: dict[str, Any] = {
+    e: dict[str, Any] = _codes(op) | {
         "kind": "requant",
         "acc_t": acc.dtype.c_type,
         "scaled_t": "int32_t" if found.narrow else "int64_t",
-        "out_t": op.dtype.c_type,
-        "word": 0,
-        "zero": op.zero,
-        "lo": op.lo,
-        "hi": op.hi,
         "ties": found.ties,
         "wide": found.wide,
         "upper": None,
     }
-    args = []
-    for name, data in (("bias", found.bias), ("multiplier", found.multiplier), ("shift", found.shift)):
-        e[name] = int(data[0]) if data.size == 1 else None
-        if data.size > 1:
-            args.append(Arg(name, Packed(data.astype(np.uint8 if name == "shift" else np.int32), name)))
-    return e, tuple(args)
+    values, args = _numbers(bias=found.bias, multiplier=found.multiplier, shift=found.shift)
+    return e | values, args
+
+
+def _fixed_point(op: FixedPoint, params: list[Array]) -> tuple[dict[str, Any], tuple[Arg, ...]]:
+    multiplier, addend, shift = (_one(p.astype(np.int64)) for p in params)
+    values, args = _numbers(multiplier=multiplier, addend=addend, shift=shift)
+    return _codes(op.out) | {"kind": "fixed", "scaled_t": "int64_t", "wide": True} | values, args
+
+
+def _codes(op: Requant) -> dict[str, Any]:
+    return {"out_t": op.dtype.c_type, "word": 0, "zero": op.zero, "lo": op.lo, "hi": op.hi}
+
+
+_STORED = {"shift": np.uint8, "addend": np.int64}
+
+
+def _numbers(**params: Array) -> tuple[dict[str, Any], tuple[Arg, ...]]:
+    """Parameters as numbers in the code, or as None and an argument where they differ by channel."""
+    values = {name: int(data[0]) if data.size == 1 else None for name, data in params.items()}
+    tables = {n: d.astype(_STORED.get(n, np.int32)) for n, d in params.items() if d.size > 1}
+    return values, tuple(Arg(name, Packed(data, name)) for name, data in tables.items())
 
 
 def _does_nothing(name: str, array: Array, negative_zero: bool) -> bool:

@@ -12,6 +12,7 @@ from bitc.kernels.literals import c_float, c_int, c_number
 from bitc.ops import binary as b2
 from bitc.ops import bits, trig
 from bitc.ops import unary as u1
+from bitc.ops.quantize import Quantize
 
 Row = Callable[[Op, DType, DType], str | None]
 
@@ -147,6 +148,15 @@ def _cast(op: Op, t: DType, y: DType) -> str | None:
     return f"r = a != a ? 0 : a < {bottom} ? {low} : a >= {top} ? {high} : ({y.c_type})a;"
 
 
+def _quantize(op: Op, t: DType, y: DType) -> str:
+    assert isinstance(op, Quantize)
+    lo, hi = c_float(op.lo), c_float(op.hi)
+    steps = ("float v = a / b;", "v = bitc_roundf(v);", "v = v + c;")
+    return "\n".join(
+        (*steps, f"v = v < {lo} ? {lo} : v;", f"v = v > {hi} ? {hi} : v;", f"r = v != v ? 0 : ({y.c_type})v;")
+    )
+
+
 def _power(op: Op, t: DType, y: DType) -> str | None:
     if t.is_float:
         return "r = bitc_powf(a, b);" if t.bits == 32 else None
@@ -259,4 +269,5 @@ ROWS: dict[type[Op], Row] = {
     u1.IsNaN: same("r = a != a;"),
     u1.Cast: _cast,
     u1.Clip: _clip,
+    Quantize: _quantize,
 }

@@ -80,6 +80,7 @@ def _dequantize_build(node: Node, target: Target) -> tuple[Step, ...]:
         "row": x.type.row_words if x.type.layout.word else x.type.channels,
         "rows": x.type.rows,
         "channels": x.type.channels,
+        "zero": op.quant.zero,
         "has_offset": bool(offset.any()),
         "scale_size": scale.size,
         "offset_size": offset.size,

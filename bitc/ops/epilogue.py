@@ -166,3 +166,24 @@ class Requant(Epilogue):
         """Codes of int64 numbers in steps of y."""
         codes: Array = np.clip(rounded + self.zero, self.lo, self.hi).astype(self.dtype.carrier)
         return codes
+
+
+@dataclass(frozen=True)
+class FixedPoint(Epilogue):
+    """``y = clip(floor((acc * multiplier + addend) / 2**shift) + zero, lo, hi)``, in exact integers, for what `Requant`
+    can not express: integer divisions (of networks in fixed point), and biases between two integers of the accumulator.
+
+    `out` holds type, zero point and limits. ``0 <= multiplier < 2**31`` and ``0 <= shift <= 62`` are int32, addend is
+    int64; ``|acc * multiplier + addend| < 2**62``.
+    """
+
+    out: Requant
+
+    param_names = ("multiplier", "addend", "shift")
+
+    def infer(self, acc: TensorType) -> TensorType:
+        return self.out.infer(acc)
+
+    def apply(self, acc: Array, *params: Array | None) -> Array:
+        multiplier, addend, shift = (np.asarray(p, np.int64) for p in params)
+        return self.out.finish((acc.astype(np.int64) * multiplier + addend) >> shift)

@@ -18,6 +18,7 @@ from bitc.ir.rewrite import Builder
 from bitc.ops.base import Pointwise
 from bitc.ops.binary import MultiThreshold
 from bitc.ops.pool import MaxPool
+from bitc.ops.quantize import Quantize
 from bitc.ops.unary import Cast
 
 _MAX_NODES = 256
@@ -130,7 +131,7 @@ def find_chains(builder: Builder, end: Value, shared: Callable[[Value, set[Value
 
 def _rounds(node: Node | None) -> bool:
     """Whether a node makes codes of reals, so that the chain goes on behind it."""
-    return node is not None and isinstance(node.op, Cast) and node.input(0).type.dtype.is_float
+    return node is not None and isinstance(node.op, Cast | Quantize) and node.input(0).type.dtype.is_float
 
 
 def _is_pool(node: Node) -> bool:

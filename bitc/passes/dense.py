@@ -14,6 +14,7 @@ from math import prod
 
 import numpy as np
 
+from bitc.ir.dtypes import FLOAT32, INT32
 from bitc.ir.graph import Array, Graph, Node, Value
 from bitc.ir.rewrite import Rewriter, rewrite
 from bitc.ops.linear import Conv2D, MatMul
@@ -34,7 +35,7 @@ def _rule(rw: Rewriter, node: Node) -> Value | None:
     if not isinstance(node.op, MatMul):
         return None
     a, b = node.input(0), node.input(1)
-    if min(a.type.rank, b.type.rank) < 1 or a.type.dtype.is_integer or a.is_const == b.is_const:
+    if min(a.type.rank, b.type.rank) < 1 or a.type.dtype not in (FLOAT32, INT32) or a.is_const == b.is_const:
         return None
     name, at = node.output.name, node.origin
     if b.is_const:

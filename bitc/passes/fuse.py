@@ -3,6 +3,7 @@
     min(max(a * acc + b, lo), hi)    Affine: a chain of Mul, Div, Add, Sub by constants per channel, then Relu or Clip
     acc >= t                         Threshold: found before, becomes part of the convolution
     int32(float(acc))                acc: a cast of what is an integer anyway
+    round((acc + b) * m / 2**s)      Requant: found before, too
 
 With one division less per element and without an intermediate tensor. A threshold with `flip` (gamma < 0 in the batch
 norm it came from) negates the kernel's weights instead:  acc <= t  iff  -acc >= -t.
@@ -18,7 +19,7 @@ from bitc.ir.dtypes import FLOAT32, INT32
 from bitc.ir.graph import Array, Graph, Node, Value
 from bitc.ir.rewrite import Rewriter, rewrite
 from bitc.ops.binary import Add, Div, Mul, Sub
-from bitc.ops.epilogue import Affine, Levels, TernThreshold, Threshold
+from bitc.ops.epilogue import Affine, FixedPoint, Levels, Requant, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D
 from bitc.ops.quantize import Dequantize, Requantize
 from bitc.ops.unary import Cast, Clip, Relu
@@ -79,7 +80,8 @@ def _affine_step(node: Node) -> _Step | None:
     if node.output.type.dtype is not FLOAT32:
         return None
     if isinstance(op, Dequantize):
-        return node.input(0), np.array(op.quant.scale), np.array(op.quant.offset), -inf, inf
+        scale = np.array(op.quant.scale)
+        return node.input(0), scale, np.array(op.quant.offset) - scale * op.quant.zero, -inf, inf
     if isinstance(op, Relu):
         return node.input(0), one, zero, 0.0, inf
     if isinstance(op, Clip):
@@ -148,6 +150,8 @@ def _threshold(rw: Rewriter, node: Node) -> Value | None:
     conv = _sole_producer(rw, node.input(0))
     if conv is None or not isinstance(conv.op, Conv2D) or conv.op.epilogue is not None:
         return None
+    if isinstance(epilogue, Requant | FixedPoint):
+        return _requant(rw, node, conv)
     if not isinstance(epilogue, Threshold | TernThreshold | Levels):
         return None
     names = epilogue.param_names
@@ -168,6 +172,16 @@ def _threshold(rw: Rewriter, node: Node) -> Value | None:
         consts.append(rw.const(np.where(flip, -values, values).astype(p.dtype), f"{node.output.name}.{name}"))
     op = replace(conv.op, epilogue=epilogue)
     return rw.emit(op, conv.input(0), weights, *consts, at=conv.origin, name=node.output.name)
+
+
+def _requant(rw: Rewriter, node: Node, conv: Node) -> Value | None:
+    assert isinstance(node.op, Requantize) and isinstance(conv.op, Conv2D)
+    params = [v for v in node.inputs[1:] if v is not None]
+    if any(p.type.size not in (1, conv.input(1).shape[0]) or not _is_last_axis(p.array) for p in params):
+        return None
+    consts = [rw.const(p.array.reshape(-1), p.name) for p in params]
+    op = replace(conv.op, epilogue=node.op.epilogue)
+    return rw.emit(op, conv.input(0), conv.input(1), *consts, at=conv.origin, name=node.output.name)
 
 
 def _negate(weights: Array, flip: Array) -> Array | None:

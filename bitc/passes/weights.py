@@ -146,3 +146,58 @@ def _mean(size: Array, where: Array) -> Array:
 
 def _list(values: Array) -> str:
     return ", ".join(f"{v:g}" for v in values)
+
+
+@dataclass(frozen=True)
+class IntegerWeights:
+    """``scale * codes``: int8 where that holds them, else int16; `scale` has one element or one per output."""
+
+    codes: Array
+    scale: Array
+
+
+def integers(w: Array) -> IntegerWeights | None:
+    """Weights ``[O, ...]`` as integers times a float32 scale, of all of them or of each output; None if float32 weights
+    are on no such grid of 8 bits, or integers take more than 16."""
+    if w.dtype.kind in "iu":
+        for kind in (np.int8, np.int16):
+            if np.can_cast(w.dtype, kind) or (np.iinfo(kind).min <= w.min() and w.max() <= np.iinfo(kind).max):
+                return IntegerWeights(w.astype(kind), np.ones(1, np.float32))
+        return None
+    rows = w.reshape(len(w), -1).astype(np.float64)
+    if not np.isfinite(rows).all() or not rows.any():
+        return None
+    whole = _grid(rows.reshape(1, -1))
+    found = whole if whole is not None else _grid(rows)
+    if found is None:
+        return None
+    scale = np.where(found > 0, found, 1.0)
+    codes = np.rint(rows / scale[:, None])
+    kind = np.int8 if codes.max() < 128 else np.int16
+    return IntegerWeights(codes.astype(kind).reshape(w.shape), scale.astype(np.float32))
+
+
+def _grid(rows: Array) -> Array | None:
+    """The largest step per row of which all its elements are multiples, up to float32 rounding; 0 for rows of zeros;
+    None if some row needs more than 255 steps."""
+    largest = np.abs(rows).max(axis=1)
+    step, unknown = np.zeros(len(rows)), largest > 0
+    few = rows[:, :64]  # enough to tell that a row is no multiple
+    for n in range(1, 256):
+        if not unknown.any():
+            break
+        at = np.flatnonzero(unknown)
+        at = at[_multiples(few[at], largest[at] / n)]
+        at = at[_multiples(rows[at], largest[at] / n)]
+        step[at], unknown[at] = largest[at] / n, False
+        if n == 128 and len(rows) > 1 and not step.any():
+            return None  # real weights
+    return None if unknown.any() else step
+
+
+def _multiples(rows: Array, step: Array) -> Array:
+    """Rows whose elements are multiples of their step. Rounding of the step and of the element to float32 moves the
+    quotient q by at most |q| * 2**-23."""
+    q = rows / step[:, None]
+    near = np.rint(q)
+    return np.asarray((np.abs(q - near) <= np.abs(near) * 2.0**-22).all(axis=1))

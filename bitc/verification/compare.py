@@ -19,9 +19,12 @@ from bitc.ir.graph import Array, Graph, Node, Op, Origin, Value
 from bitc.ir.types import TensorType
 from bitc.ops import binary, unary
 from bitc.ops.base import Pointwise
+from bitc.ops.epilogue import FixedPoint, Requant
+from bitc.ops.linear import Conv2D
 from bitc.ops.movement import Concat, Crop, Expand, Gather, Pad, Reshape, Slice, Tile, Transpose
-from bitc.ops.pool import MaxPool
-from bitc.ops.quantize import Repack, Requantize
+from bitc.ops.pool import AveragePool, MaxPool
+from bitc.ops.quantize import Quantize, Repack, Requantize
+from bitc.ops.quantized import AddRequant, Lookup, MulRequant
 from bitc.ops.reduce import ArgMax, ArgMin, ReduceMax, ReduceMin
 from bitc.verification.bounded import Bounded, bounded
 from bitc.verification.reference import Reference
@@ -34,7 +37,7 @@ _SHOWN = 4
 """Failures kept per tensor and sample."""
 
 _STEPS = (
-    unary.Sign, unary.Round, unary.Floor, unary.Ceil, unary.Trunc, unary.Not, unary.IsNaN,
+    Quantize, unary.Sign, unary.Round, unary.Floor, unary.Ceil, unary.Trunc, unary.Not, unary.IsNaN,
     binary.Comparison, binary.And, binary.Or, binary.Xor, binary.Mod, binary.MultiThreshold, ArgMax, ArgMin,
 )  # fmt: skip
 _CARRIES = (
@@ -193,7 +196,8 @@ def decode_reals(codes: Array, t: TensorType) -> Array:
     """Codes as reals, float64; codes of types without a quant are reals themselves."""
     if t.quant is None:
         return codes.astype(np.float64)
-    return np.asarray(codes.astype(np.float64) * np.asarray(t.quant.scale) + np.asarray(t.quant.offset))
+    numbers = codes.astype(np.float64) - t.quant.zero
+    return np.asarray(numbers * np.asarray(t.quant.scale) + np.asarray(t.quant.offset))
 
 
 def encode_reals(reals: Array, t: TensorType) -> Array:
@@ -202,8 +206,9 @@ def encode_reals(reals: Array, t: TensorType) -> Array:
     if t.dtype.is_float or (t.quant is None and not t.dtype.is_packed):
         return reals.astype(carrier)
     scale, offset = (1.0, 0.0) if t.quant is None else (np.asarray(t.quant.scale), np.asarray(t.quant.offset))
-    codes = np.clip(np.rint((reals - offset) / scale), t.dtype.min, t.dtype.max)
-    return codes.astype(np.int64).astype(carrier)
+    zero = t.quant.zero if t.quant else 0
+    codes = np.asarray(np.clip(np.rint((reals - offset) / scale) + zero, t.dtype.min, t.dtype.max))
+    return np.asarray(codes.astype(np.int64).astype(carrier))
 
 
 def _distance(reals: Array, t: TensorType) -> Array:
@@ -225,6 +230,14 @@ def _by_tensor(graph: Graph) -> dict[str, Value]:
 
 def _is_step(op: Op) -> bool:
     return isinstance(op, _STEPS) or (isinstance(op, unary.Cast) and not op.dtype.is_float)
+
+
+def _requantizes(op: Op) -> bool:
+    if isinstance(op, Conv2D):
+        return isinstance(op.epilogue, Requant | FixedPoint)
+    return isinstance(op, Requantize | AddRequant | MulRequant | Lookup) or (
+        isinstance(op, AveragePool) and op.requant is not None
+    )
 
 
 def _discrete(graph: Graph) -> set[str]:
@@ -250,7 +263,7 @@ def _anchors(graph: Graph, tensors: set[str], discrete: set[str]) -> dict[Value,
             and not isinstance(node.op, _CARRIES)
             and not isinstance(node.op, Repack)
         )
-        fresh = quantizes or _is_step(node.op) or isinstance(node.op, Requantize)
+        fresh = quantizes or _is_step(node.op) or _requantizes(node.op)
         if not fresh and not any(v in stepped for v in node.inputs):
             continue
         v = node.output

@@ -19,7 +19,7 @@ from bitc.ops import bits, pool, reduce, trig
 from bitc.ops import movement as m
 from bitc.ops import unary as u
 from bitc.ops.linear import Conv2D, MatMul
-from bitc.ops.quantize import Dequantize
+from bitc.ops.quantize import Dequantize, Quantize
 from bitc.ops.recurrent import Recurrent
 from bitc.ops.window import Window, empty_output, spatial
 from bitc.verification import rules_indexing
@@ -228,6 +228,13 @@ def cast(site: Site, x: Bounded) -> Bounded:
     return step(site, x) if x.is_float else bounded(value, x.err)
 
 
+def quantize(site: Site, x: Bounded, scale: Bounded, zero: Bounded) -> Bounded:
+    op = site.op
+    assert isinstance(op, Quantize)
+    y = spread(lambda v: np.clip(np.rint(v) + zero.value, op.lo, op.hi), div(site, x, scale))
+    return bounded(np.nan_to_num(y.value).astype(op.dtype.carrier), y.err)
+
+
 # Logic
 
 
@@ -417,7 +424,7 @@ def dequantize(site: Site, x: Bounded) -> Bounded:
     op = site.op
     assert isinstance(op, Dequantize)
     scale, offset = np.asarray(op.quant.scale), np.asarray(op.quant.offset)
-    scaled = x.value * scale
+    scaled = (x.value.astype(np.float64) - op.quant.zero) * scale
     return bounded(scaled + offset, x.err * np.abs(scale) + 4 * U * (np.abs(scaled) + np.abs(offset)))
 
 
@@ -456,7 +463,7 @@ RULES: dict[type[Op], Rule] = {
     reduce.ReduceMax: largest_error, reduce.ReduceMin: largest_error, reduce.ArgMax: arg, reduce.ArgMin: arg,
     reduce.Softmax: softmax, reduce.LogSoftmax: log_softmax,
     m.Reshape: moved, m.Transpose: moved, m.Concat: moved, m.Slice: moved, m.Pad: pad, m.Expand: moved,
-    m.Tile: moved, m.Gather: gather, Dequantize: dequantize, **rules_indexing.RULES,
+    m.Tile: moved, m.Gather: gather, Quantize: quantize, Dequantize: dequantize, **rules_indexing.RULES,
     Recurrent: unknown,
 }  # fmt: skip
 
