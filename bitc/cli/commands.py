@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 
 from bitc import actions, pipeline, quantization, runners
 from bitc.cli import render
-from bitc.cli.compress import compress_command
+from bitc.cli.compress import Steps, compress_command, step_options
 from bitc.cli.options import Job, make_job, make_options, model_options, source_options, target_options
 from bitc.errors import UnsupportedOp
 from bitc.ir.text import to_text
@@ -24,11 +25,28 @@ from bitc.verification import outputs
 @click.option("-o", "--output", "folder", type=click.Path(path_type=Path), required=True, help="Folder to write to.")
 @click.option("--build", is_flag=True, help="Compile the C files too, to DIR/build/libNAME.a.")
 @click.option("--force", is_flag=True, help="Write into a folder that holds other files.")
-def compile_command(folder: Path, build: bool, force: bool, **options: Any) -> None:
-    """Compile MODEL to a C project in a folder."""
+@step_options
+def compile_command(
+    folder: Path,
+    build: bool,
+    force: bool,
+    steps: tuple[str, ...],
+    calibration: Path | None,
+    samples: int | None,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    max_drop: float,
+    seed: int,
+    **options: Any,
+) -> None:
+    """Compile MODEL to a C project in a folder, compressed first if steps are given."""
     job = make_job(**options)
     with render.progress(f"compiling {job.model.name} for {job.target.name}"):
-        compiled = pipeline.compile_model(job.model, job.target, job.options)
+        source: Path | bytes = job.model
+        if steps:
+            source, _ = Steps(steps, calibration, samples, include, exclude, max_drop, seed).apply(job)
+        name = pipeline.prefix(job.options.name, job.model)
+        compiled = pipeline.compile_model(source, job.target, replace(job.options, name=name))
         built = actions.measure(compiled, job.toolchain, job.opt)
         actions.write(built, folder, force=force, library=build)
     if job.json:

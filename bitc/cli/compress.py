@@ -2,77 +2,113 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from bitc.cli import render
-from bitc.cli.options import make_job, model_options, target_options
+from bitc.cli.options import Job, make_job, model_options, target_options
 from bitc.compression import Choice, Request, compress_file, parse, search_file
 from bitc.compression.workers import cluster, local
+from bitc.errors import UsageError
 from bitc.project import write_file
+
+
+def step_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What is compressed, and on which data."""
+    for decorate in (
+        click.option("--seed", type=int, default=0, show_default=True, help="Of what is drawn from the samples."),
+        click.option(
+            "--max-drop",
+            type=click.FloatRange(0, 1),
+            default=1.0,
+            help="What accuracy, agreement or fidelity may lose in all; layers that cost more stay as they are.",
+        ),
+        click.option("--exclude", multiple=True, metavar="LAYER", help="Steps are not for these layers."),
+        click.option("--include", multiple=True, metavar="LAYER", help="Steps are only for these (* and ? match)."),
+        click.option("--samples", type=click.IntRange(1), default=None, help="How many samples to use (default: all)."),
+        click.option(
+            "--calibration",
+            type=click.Path(path_type=Path),
+            help="NPZ file with one array per input, and labels if the classes are known.",
+        ),
+        click.option(
+            "--step",
+            "steps",
+            multiple=True,
+            metavar="NAME[:OPTION=VALUE,...]",
+            help="Compress: binarize, ternarize, prune, share or channels, with options; may be given several times.",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The parsed form of `step_options`."""
+
+    steps: tuple[str, ...]
+    calibration: Path | None
+    samples: int | None
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    max_drop: float
+    seed: int
+
+    def request(self, job: Job) -> Request:
+        """Raises UsageError if there is no data."""
+        if self.calibration is None:
+            hint = "pass --calibration X.npz, with one array per input"
+            raise UsageError("compression needs data", where="--calibration", hint=hint)
+        return Request(job.model, self.calibration, job.target, job.options, self.samples, self.seed, self.max_drop)
+
+    def apply(self, job: Job) -> tuple[bytes, dict[str, Any]]:
+        """The compressed model and its report."""
+        return compress_file(self.request(job), [parse(s) for s in self.steps], Choice(self.include, self.exclude))
 
 
 @click.command("compress")
 @model_options
 @target_options
-@click.option(
-    "--step",
-    "steps",
-    multiple=True,
-    metavar="NAME[:OPTION=VALUE,...]",
-    help="binarize, ternarize, prune, share or channels, with options; may be given several times, in order. Without "
-    "any, steps are searched that make the model fit the target.",
-)
-@click.option(
-    "--calibration",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="NPZ file with one array per input, and labels if the classes are known.",
-)
-@click.option("--samples", type=click.IntRange(1), default=None, help="How many samples to use (default: all).")
-@click.option("--include", multiple=True, metavar="LAYER", help="Only these layers (* and ? match).")
-@click.option("--exclude", multiple=True, metavar="LAYER", help="Not these layers.")
-@click.option(
-    "--max-drop",
-    type=click.FloatRange(0, 1),
-    default=1.0,
-    help="What accuracy, agreement or fidelity may lose in all; layers that cost more stay as they are.",
-)
+@step_options
 @click.option("--jobs", type=click.IntRange(0), default=0, help="Processes of a search (default: one per core).")
 @click.option("--scheduler", default="", metavar="tcp://HOST:PORT", help="Dask scheduler that a search runs on.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of what is drawn from the samples.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="ONNX file to write.")
 def compress_command(
     steps: tuple[str, ...],
-    calibration: Path,
+    calibration: Path | None,
     samples: int | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     max_drop: float,
+    seed: int,
     jobs: int,
     scheduler: str,
-    seed: int,
     output: Path,
     **options: Any,
 ) -> None:
-    """Give MODEL fewer bits or fewer weights, layer by layer, and write it as ONNX."""
+    """Give MODEL fewer bits or fewer weights, layer by layer, and write it as ONNX.
+
+    Without --step, a mix of steps is searched that makes the model fit the target.
+    """
     job = make_job(**options)
-    request = Request(job.model, calibration, job.target, job.options, samples, seed, max_drop)
-    parsed = [parse(step) for step in steps]
+    chosen = Steps(steps, calibration, samples, include, exclude, max_drop, seed)
     with render.progress(f"compressing {job.model.name}"):
-        if parsed:
-            model, report = compress_file(request, parsed, Choice(include, exclude))
+        if steps:
+            model, report = chosen.apply(job)
         else:
             run = cluster(scheduler) if scheduler else local(jobs)
-            model, report = search_file(request, run, output.with_name(f"{output.name}.journal"))
+            model, report = search_file(chosen.request(job), run, output.with_name(f"{output.name}.journal"))
         write_file(output, model)
     if job.json:
         render.emit_json(report)
         return
     title = f"{report['model']}: {report['metric']} {report['before']['score']:.4f} -> {report['after']['score']:.4f}"
-    if parsed:
+    if steps:
         _show_layers(title, report)
     else:
         _show_path(title, report)

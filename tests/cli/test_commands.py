@@ -59,7 +59,7 @@ def test_compile_reports_and_writes(model: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
     assert report.keys() >= SIZES | {"model", "target", "files", "macs", "layers", "warnings"}
-    assert report["macs"] == {"binary": 40 * 33 + 33 * 5, "ternary": 0, "int8": 0, "float": 0}
+    assert report["macs"] == {"binary": 40 * 33 + 33 * 5, "ternary": 0, "lowbit": 0, "int8": 0, "float": 0}
     assert all(r.keys() >= {"name", "op", "kernel", "macs", "weights_bytes"} for r in report["layers"])
     written = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
     assert written == set(report["files"])

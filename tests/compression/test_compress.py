@@ -135,3 +135,16 @@ def test_rows_times_windows_are_the_layer(op: str, shape: tuple[int, ...], attri
     assert [n.op_type for n in onnx.load_from_string(model.to_bytes()).graph.node].count("Add") == (op == "MatMul")
     again = EditableModel(model.to_bytes())
     np.testing.assert_array_equal(again.bias(again.layers[0]), bias)
+
+
+def test_compile_takes_the_same_steps(tmp_path: Path) -> None:
+    sizes = {}
+    for steps in ((), ("--step", "share:entries=16", "--calibration", IMAGES, "--samples", 8)):
+        result = bitc("compile", MODEL, "-t", "cortex-m4", "-o", tmp_path / "out", *steps)
+        assert result.exit_code == 0, result.stderr
+        report = json.loads(result.stdout)
+        sizes[bool(steps)] = report["weights_bytes"]
+        assert report["model"] == "fashion_float"
+    assert sizes[True] < sizes[False] / 4
+    result = bitc("compile", MODEL, "-t", "cortex-m4", "-o", tmp_path / "out", "--step", "share")
+    assert result.exit_code == 2 and "--calibration" in result.stderr
