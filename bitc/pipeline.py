@@ -46,7 +46,7 @@ class Options:
     """What the user may choose about a compilation.
 
     `shapes`: shapes of inputs with dynamic dimensions. `constants`: values of inputs that are known now. `states`:
-    pairs "IN:OUT" that are kept between runs, or "auto".
+    pairs "IN:OUT" that are kept between runs, "auto" or "recurrent".
     `sign0`: what Sign(0) is: +1, -1, or 0 for ONNX's meaning.
     `tolerance`: relative distance from ±alpha within which a weight is two-valued. `name`: prefix of C names; empty:
     from the file name. `goal`: what kernels are chosen for.

@@ -76,7 +76,8 @@ def model_options(command: _Command) -> _Command:
             "states",
             multiple=True,
             metavar="IN:OUT",
-            help="Keep output OUT in the arena and give it back as input IN on the next run; auto: find such by name.",
+            help="Keep output OUT in the arena and give it back as input IN on the next run; auto: find such by name; "
+            "recurrent: keep the states inside RNN, GRU and LSTM layers.",
         ),
     ):
         command = decorate(command)

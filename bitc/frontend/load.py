@@ -12,6 +12,7 @@ from bitc.errors import InvalidModel, Unsupported, UnsupportedOp
 from bitc.frontend import states as states_of
 from bitc.frontend.context import Session
 from bitc.frontend.float32 import in_float32
+from bitc.frontend.layer_states import RECURRENT, with_layer_states
 from bitc.frontend.order import live_nodes
 from bitc.frontend.shapes import graph_inputs, input_values, with_constants
 from bitc.frontend.source import LIMIT_NODES, inline_functions, is_qonnx, opsets_of, read_model, subgraphs
@@ -67,9 +68,9 @@ def load(
     """Import an ONNX model from a path or from bytes.
 
     `shapes` gives the dimensions of inputs that the model leaves open, `constants` the values of inputs that are known
-    at compile time, both by name; `states` the pairs "IN:OUT" that are kept between runs, or "auto" for those that
-    their names show. Raises UsageError (no such file, a shape, constant or state that does not fit), InvalidModel,
-    DynamicShape, or UnsupportedOp with every node that is not supported.
+    at compile time, both by name; `states` the pairs "IN:OUT" that are kept between runs, "auto" for those that their
+    names show, or "recurrent" for those inside recurrent layers. Raises UsageError (no such file, a shape, constant or
+    state that does not fit), InvalidModel, DynamicShape, or UnsupportedOp with every node that is not supported.
     """
     checked = check(source, shapes, constants, states)
     if checked.imported is None:
@@ -98,6 +99,8 @@ def _check(
 ) -> Checked:
     opsets = opsets_of(model)
     model = inline_functions(model)
+    if RECURRENT in states:
+        states = [*(s for s in states if s != RECURRENT), *with_layer_states(model)]
     if len(model.graph.node) > LIMIT_NODES:
         raise InvalidModel(f"has {len(model.graph.node)} nodes", where="model", hint="the limit is a million")
     session = Session(Builder(), folder)

@@ -108,8 +108,9 @@ def per_layer(model: Optimized, graph: Graph, samples: Sequence[Mapping[str, Arr
         kept = {name: found.theirs[output] for name, output in model.imported.states}
         for side, tensors in ((graph, held), (imported, rest)):
             seen |= _compare(side, tensors, feeds, theirs, rows)
+    integer = {name for name, t in held.items() if _is_integer(graph, t.value)}
     for row in rows.values():
-        _judge(row, row.tensor in failed, comparison.reference)
+        _judge(row, row.tensor in failed, row.tensor in integer, comparison.reference)
     return [asdict(row) for name, row in rows.items() if name in seen]
 
 
@@ -165,7 +166,13 @@ def _magnitude(x: Array) -> float:
     return float(np.max(np.abs(reals[np.isfinite(reals)]), initial=0.0))
 
 
-def _judge(row: Row, failed: bool, reference: Reference) -> None:
+def _is_integer(graph: Graph, value: Value) -> bool:
+    """Whether a value is computed from integers alone."""
+    inputs = [v for v in graph.producers[value].inputs if v is not None and not v.is_const]
+    return all(v.type.dtype.is_integer for v in inputs)
+
+
+def _judge(row: Row, failed: bool, integer: bool, reference: Reference) -> None:
     """Set status and reason."""
     steps = row.own_lsb_error
     wide = steps is not None and row.type.startswith(("int", "uint"))
@@ -175,7 +182,9 @@ def _judge(row: Row, failed: bool, reference: Reference) -> None:
     elif steps:
         row.status = "rounding"
         share = f"{100 * row.differing:.2g} % of the elements at most"
-        if wide:
+        if wide and not integer:
+            row.why = f"{share}: both compute in float32, and the number lies within its rounding of the next step"
+        elif wide:
             row.why = (
                 f"{share}: {reference.name} computes in float32 on dequantized numbers and rounds to a step from "
                 "there; bitc rounds the exact integer sum once"

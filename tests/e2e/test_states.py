@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,3 +155,51 @@ def test_states_by_name_are_pointed_out() -> None:
     x = {"x": floats(2)}
     signal = model([node("Relu", ["x"], ["x_out"])], x, ["x_out"])
     assert not load(signal.SerializeToString()).notices
+
+
+def recurrent(**attributes: Any) -> ModelProto:
+    """Two layers over a sequence of any length, as exported: no states, or zeros of the input's batch."""
+    nodes = [
+        node("LSTM", ["x", "w", "r", "b"], ["a"], name="first", hidden_size=4, **attributes),
+        node("Squeeze", ["a", "axis"], ["s"]),
+        node("Shape", ["x"], ["shape"]),
+        node("Gather", ["shape", "axis"], ["batch"]),
+        node("Concat", ["axis", "batch", "three"], ["zeros_shape"], axis=0),
+        node("ConstantOfShape", ["zeros_shape"], ["zeros"]),
+        node("GRU", ["s", "w2", "r2", "", "", "zeros"], ["", "last"], name="second", hidden_size=3),
+        node("Neg", ["last"], ["y"]),
+    ]
+    constants = {
+        "w": floats(1, 16, 2, seed=1),
+        "r": floats(1, 16, 4, seed=2),
+        "b": floats(1, 32, seed=3),
+        "w2": floats(1, 9, 4, seed=4),
+        "r2": floats(1, 9, 3, seed=5),
+        "axis": np.array([1]),
+        "three": np.array([3]),
+    }
+    m = model(nodes, {"x": floats(5, 1, 2)}, ["y"], constants, opset=14)
+    m.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "length"
+    return m
+
+
+def test_layers_without_states_run_step_by_step(tmp_path: Path) -> None:
+    """The last output of N steps is that of the whole sequence."""
+    data = recurrent().SerializeToString()
+    c = compile_model(data, Target.load("host"), Options({"x": (1, 1, 2)}, states=("recurrent",), name="steps"))
+    assert [v.name for v in c.interface.inputs] == ["x"] and c.plan.state_bytes == 4 * (4 + 4 + 3)
+    sequence = floats(6, 1, 2, seed=9)
+    steps = [{"x": sequence[i : i + 1]} for i in range(6)]
+    build = build_model(c.target, write(c, tmp_path / "c"), c.name, tmp_path / "build")
+    done = device.run(build, c.program, steps)
+    (want,) = session(data).run(None, {"x": sequence})
+    np.testing.assert_allclose(done.outputs[-1]["y"], want, rtol=1e-5, atol=1e-6)
+    report = verify(c, steps, done)
+    assert report["ok"], report["failures"]
+
+
+def test_layers_that_can_not_be_stepped_are_refused() -> None:
+    for m, words in ((recurrent(direction="reverse"), "backwards"), (streaming(), "no recurrent layer")):
+        with pytest.raises(UsageError) as e:
+            load(m.SerializeToString(), {"x": (1, 1, 2)} if "back" in words else {}, states=("recurrent",))
+        assert words in str(e.value)
