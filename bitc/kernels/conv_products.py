@@ -22,7 +22,7 @@ from bitc.ir.types import TensorType
 from bitc.kernels.bounds import product_range
 from bitc.kernels.epilogues import conv_epilogue, summed_epilogue
 from bitc.kernels.geometry import Geometry, geometry
-from bitc.kernels.products import Products, product_isa
+from bitc.kernels.products import Products, numbers, product_isa
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
 from bitc.kernels.work import Work, put
 from bitc.ops.linear import Conv2D
@@ -43,7 +43,10 @@ def accepts(node: Node, target: Target) -> str:
             "groups end within a byte",
         ),
     ) or first_reason(
-        (product_isa(target, x.type.dtype, w.array) is not None, f"no products of {x.type.dtype} and {w.type.dtype}")
+        (
+            product_isa(target, x.type.dtype, numbers(x.type.dtype, w.array)) is not None,
+            f"no products of {x.type.dtype} and {w.type.dtype}",
+        )
     )
 
 
@@ -69,7 +72,7 @@ def plan(node: Node, target: Target) -> Products:
     """The tiles that need the fewest instructions, for a node that the row accepts."""
     op, x, w = node.op, node.input(0).type, node.input(1)
     assert isinstance(op, Conv2D)
-    isa = product_isa(target, x.dtype, w.array)
+    isa = product_isa(target, x.dtype, numbers(x.dtype, w.array))
     assert isa is not None
     geo, channels = geometry(op.pixels(x), op.window, op.planar), w.shape[3]
     rows = geo.dx == 1 and op.group == 1  # kernel rows without gaps, once there is no border
@@ -105,7 +108,8 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         starts = bias - codes.zero * w.array.reshape(w.shape[0], -1).sum(axis=1, dtype=np.int64)
     else:
         e, tables = conv_epilogue(node)
-    packed = np.concatenate([best.pack(g) for g in np.split(w.array, op.group)])
+    weights = numbers(x.type.dtype, w.array)
+    packed = np.concatenate([best.pack(g) for g in np.split(weights, op.group)])
     args = (out(node), Arg("x", x), Arg("w", Packed(packed)), *tables)
     if starts is not None and starts.any():
         args += (Arg("start", Packed(_in_vectors(starts, op.group, best), "start", is_weight=False)),)

@@ -18,6 +18,7 @@ from bitc.ir.dtypes import FLOAT32, INT8, INT16, UINT8, DType
 from bitc.ir.graph import Array
 from bitc.kernels.geometry import Geometry
 from bitc.kernels.work import Work, taps_inside
+from bitc.ops.linear import units
 from bitc.target import Target
 
 
@@ -103,6 +104,12 @@ PRODUCT_ISAS = (
     ProductIsa("isa/i8x4_simd128.j2", "bitc_i8x4", frozenset({"wasm"}), frozenset({"simd128"}), INT16,
                4, 2, 1, 16, product=2.0, load_w=1.0, load_x=1.0),
 )  # fmt: skip
+
+
+def numbers(x: DType, w: Array) -> Array:
+    """Weights as activations of a type are multiplied with them. Against reals, bits and trits become reals too: these
+    are multiplied faster than bits are unpacked."""
+    return units(w).astype(np.float32) if x.is_float else w
 
 
 def product_isa(target: Target, x: DType, w: Array) -> ProductIsa | None:

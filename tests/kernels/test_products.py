@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from bitc import interp
-from bitc.ir.dtypes import FLOAT32, INT8, UINT8
+from bitc.ir.dtypes import FLOAT32, INT8, UINT2, UINT8
 from bitc.ir.graph import Graph
 from bitc.ir.types import Quant, TensorType
 from bitc.kernels import conv_products, depthwise_products
 from bitc.kernels.step import Variant
-from bitc.ops.epilogue import Affine, Epilogue, Requant, TernThreshold, Threshold
+from bitc.ops.epilogue import Affine, Epilogue, Levels, Requant, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D
 from bitc.ops.window import Window
 from bitc.runners import available
 from bitc.target import Target
-from tests.kernels.harness import assert_same, compile_graph, merge, random_feeds, run_on_target, single
+from tests.kernels.harness import assert_same, bits, compile_graph, merge, random_feeds, run_on_target, single, trits
 from tests.kernels.test_quantized import KINDS, OUTS, params
 
 FLOAT_TARGETS = ("x86-64-v3", "x86-64-v4", "aarch64", "wasm32-simd128", "cortex-m4", "x86-64", "armv7-neon", "wasm32")
@@ -157,3 +157,25 @@ def test_depthwise_codes(target: str, tmp_path: Path, monkeypatch: pytest.Monkey
             feeds[name].dtype
         )
     check(depthwise_products.VARIANT, graph, target, tmp_path, monkeypatch, feeds)
+
+
+@pytest.mark.parametrize("target", ["cortex-m4", "x86-64-v3", "aarch64-dotprod", "wasm32-simd128"])
+def test_bits_and_trits_as_numbers(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of few values, multiplied as what they stand for; products of 0 with infinity and NaN as in IEEE. One
+    output is numbers in planes."""
+    rng, graphs = np.random.default_rng(0), []
+    for dtype in (FLOAT32, UINT8):
+        for i, w in enumerate((bits(rng, 17, 3, 3, 33), trits(rng, 17, 3, 3, 33), trits(rng, 40, 1, 1, 64))):
+            kernel = w.shape[1:3]
+            pads = (1, 1, 1, 1) if kernel == (3, 3) else (0, 0, 0, 0)
+            x = TensorType((1, 5, 6, w.shape[3]), dtype)
+            t = np.sort(rng.normal(0, 3, (3, w.shape[0])), axis=0).astype(np.float32 if dtype is FLOAT32 else np.int32)
+            levels = Levels(Quant(), UINT2, 3) if i else None
+            op = Conv2D(Window(kernel, pads=pads), epilogue=levels)
+            graph = single(op, x, w, *(t if levels else ()))
+            if not conv_products.accepts(graph.nodes[0], Target.load(target)):
+                graphs.append(graph)
+    graph = merge(graphs)
+    feeds = random_feeds(graph)
+    feeds["g0_x0"].reshape(-1)[:3] = feeds["g1_x0"].reshape(-1)[:3] = np.inf, np.nan, -0.0
+    check(conv_products.VARIANT, graph, target, tmp_path, monkeypatch, feeds)
