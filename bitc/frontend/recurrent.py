@@ -1,4 +1,4 @@
-"""Importers of RNN, GRU and LSTM: per direction a dense layer over the whole sequence, then the recurrence."""
+"""Importers of RNN, GRU and LSTM: one operator per direction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from bitc.frontend.movement import reshaped, sliced
 from bitc.ir import INT32, Value
 from bitc.ops import binary as b
 from bitc.ops import unary as u
-from bitc.ops.linear import MatMul
 from bitc.ops.movement import Concat, Transpose
 from bitc.ops.recurrent import Activation, Gru, Lstm, Recurrent, Rnn
 
@@ -113,16 +112,6 @@ def _sums(ctx: Context, *values: Value | None) -> Value | None:
     return total
 
 
-def _projected(ctx: Context, x: Value, direction: int, bias: Value | None) -> Value:
-    """``x W^T + bias`` for all steps."""
-    w = _part(ctx, ctx.floats(1), direction)
-    assert w is not None
-    if w.shape[1] != x.shape[2]:
-        raise ctx.invalid(f"its weights are {ctx.input(1).type}, its input is {x.type}")
-    y = ctx.emit(MatMul(), x, ctx.emit(Transpose((1, 0)), w))
-    return y if bias is None else ctx.emit(b.Add(), y, bias)
-
-
 def _stack(ctx: Context, values: list[Value], axis: int) -> Value:
     return values[0] if len(values) == 1 else ctx.emit(Concat(axis), *values)
 
@@ -145,7 +134,7 @@ def _bias(ctx: Context, direction: int, gates: int, hidden: int) -> tuple[Value 
 
 @dataclass(frozen=True)
 class _Cell:
-    """One direction: the operator, the bias of the product of the input, and the operator's further inputs."""
+    """One direction: the operator, its bias, and its further inputs."""
 
     op: Recurrent
     bias: Value | None
@@ -199,8 +188,10 @@ def recurrent(
         for d, reverse in enumerate(layer.reverse):
             chains = layer.activations[d * len(defaults) : (d + 1) * len(defaults)]
             one = cell(ctx, layer, d, (chains, reverse, ctx.wanted(0), layer.clip))
-            xw, r = _projected(ctx, x, d, one.bias), _part(ctx, ctx.floats(2), d)
-            found = ctx.emit_all(one.op, xw, r, _part(ctx, initial, d), lengths, *one.more)
+            w, r = _part(ctx, ctx.floats(1), d), _part(ctx, ctx.floats(2), d)
+            if w is None or w.shape != (kind.gates * layer.hidden, x.shape[2]):
+                raise ctx.invalid(f"its weights are {ctx.input(1).type}, its input is {x.type}")
+            found = ctx.emit_all(one.op, x, w, r, one.bias, _part(ctx, initial, d), lengths, *one.more)
             for states, v in zip(last, found, strict=False):
                 states.append(reshaped(ctx, v, (1, batch, layer.hidden)))
             if ctx.wanted(0):

@@ -38,18 +38,19 @@ def _accepts(node: Node, target: Target) -> str:
 def _build(node: Node, target: Target) -> tuple[Step, ...]:
     op = node.op
     assert isinstance(op, Recurrent)
-    xw, r = node.input(0), node.input(1)
-    steps, batch, _ = xw.shape
+    x, w, r = node.input(0), node.input(1), node.input(2)
+    steps, batch, inputs = x.shape
     hidden = r.shape[1]
-    more: list[Value | None] = list(node.inputs[2:]) + [None] * (6 - len(node.inputs))
-    h0, lengths, first, second = more[:4]
+    more: list[Value | None] = [*node.inputs[3:], None, None]
+    bias, h0, lengths, first, second = more[:5]
     lstm, gru = isinstance(op, Lstm), isinstance(op, Gru)
     optional = {
+        "bias": bias,
         "h0": h0,
         "lengths": lengths,
         "c0": first if lstm else None,
         "p": second if lstm else None,
-        "bias": first if gru else None,
+        "inner": first if gru else None,
     }
     # Rows of a gate start a product of their own where the products of a step do not run in one go.
     whole = r.is_const and (hidden % _LANES == 0 or not isinstance(op, Gru) or op.reset_after)
@@ -59,7 +60,9 @@ def _build(node: Node, target: Target) -> tuple[Step, ...]:
         "steps": steps,
         "batch": batch,
         "hidden": hidden,
-        "blocked": whole,
+        "inputs": inputs,
+        "w_blocked": w.is_const,
+        "r_blocked": whole,
         "reverse": op.reverse,
         "sequence": op.sequence,
         "clip": c_float(op.clip) if op.clip < float("inf") else None,
@@ -70,25 +73,27 @@ def _build(node: Node, target: Target) -> tuple[Step, ...]:
         "has_lengths": lengths is not None,
         "has_c0": optional["c0"] is not None,
         "has_peepholes": optional["p"] is not None,
-        "has_bias": optional["bias"] is not None,
+        "has_bias": bias is not None,
+        "has_inner_bias": optional["inner"] is not None,
     }
     args = [out(node, overlay=True)]
     if lstm:
         args.append(Arg("yc", node.outputs[1], written=True, overlay=True))
     if op.sequence:
         args.append(Arg("all", node.outputs[-1], written=True))
-    args += [scratch("a", op.gates * hidden, np.float32)]
+    args += [scratch(name, op.gates * hidden, np.float32) for name in ("g", "a")]
     if isinstance(op, Gru) and not op.reset_after:
         args.append(scratch("v", hidden, np.float32))
-    weights = Packed(blocked(r.array), "r") if whole else r
-    args += [Arg("xw", xw), Arg("r", weights)]
+    args += [Arg("x", x), Arg("w", Packed(blocked(w.array), "w") if w.is_const else w)]
+    args += [Arg("r", Packed(blocked(r.array), "r") if whole else r)]
     args += [Arg(name, v) for name, v in optional.items() if v is not None]
     return (Step(op.name.lower(), "kernels/recurrent.j2", tuple(args), context, ("bitc_math.h",)),)
 
 
 def _cost(node: Node, target: Target) -> float:
-    steps, batch, width = node.input(0).shape
-    return float(steps * batch * width * node.input(1).shape[1])
+    op = node.op
+    assert isinstance(op, Recurrent)
+    return float(op.macs(*(v.type for v in node.inputs[:3] if v is not None)))
 
 
 RECURRENT = Variant("recurrent", (Recurrent,), _accepts, _build, _cost)

@@ -189,8 +189,7 @@ def mac_kind(node: Node) -> tuple[str, int]:
     """What a node multiplies, and how often."""
     op = node.op
     if isinstance(op, Recurrent):
-        steps, batch, _ = node.input(0).shape
-        return "float", steps * batch * node.input(1).type.size
+        return "float", op.macs(*(v.type for v in node.inputs[:3] if v is not None))
     if isinstance(op, MatMul):
         return "float", node.output.type.size * node.input(0).type.channels
     if not isinstance(op, Conv2D):

@@ -1,8 +1,7 @@
-"""Recurrent layers, one direction each: RNN, GRU and LSTM as ONNX defines them, without the product of the input.
+"""Recurrent layers, one direction each: RNN, GRU and LSTM as ONNX defines them.
 
-What depends on the input alone, ``xw[t] = x[t] W + b`` for all gates, is a dense layer before these operators; they run
-over time and hold the state. Products with the recurrent weights are summed in order from 0, one at a time, and then
-added; every step rounds to float32, as in the generated C.
+Products are summed in order from 0, one at a time; ``xw = x W + b`` and the product with the recurrent weights are then
+added. Every step rounds to float32, as in the generated C.
 """
 
 from __future__ import annotations
@@ -28,8 +27,9 @@ def activate(chain: Activation, x: Array) -> Array:
 
 @dataclass(frozen=True)
 class Recurrent(Op):
-    """Base. Inputs: xw ``[T, B, gates * H]``; r ``[gates * H, H]``, the recurrent weights; h0 ``[B, H]`` (zeros if
-    absent); lengths ``int32[B]``, the steps of each sequence (all T if absent); then those of the subclass.
+    """Base. Inputs: x ``[T, B, I]``; w ``[gates * H, I]``; r ``[gates * H, H]``, the recurrent weights; bias
+    ``[gates * H]``; h0 ``[B, H]``; lengths ``int32[B]``, the steps of each sequence; then those of the subclass. Absent
+    ones are zeros, absent lengths all T.
 
     Outputs: the last h ``[B, H]``; then those of the subclass; then, if `sequence`, all h ``[T, B, H]``, with zeros
     after the end of a sequence. `reverse` runs from the last step of each sequence to the first. `clip` bounds what
@@ -46,22 +46,23 @@ class Recurrent(Op):
     """States of a layer: h, and c of an LSTM."""
 
     def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
-        xw, r, h0, lengths = types[:4]
-        assert xw is not None and r is not None and xw.rank == 3 and r.rank == 2
-        steps, batch, width = xw.shape
-        hidden = r.shape[1]
-        assert r.shape[0] == width == self.gates * hidden, f"recurrent weights {r} for {xw}"
-        assert h0 is None or h0.shape == (batch, hidden), f"initial state {h0} for {xw}"
+        x, w, r, bias, h0, lengths = types[:6]
+        assert x is not None and w is not None and r is not None and x.rank == 3 and r.rank == 2
+        steps, batch, _ = x.shape
+        rows, hidden = r.shape
+        assert rows == self.gates * hidden and w.shape == (rows, x.shape[2]), f"weights {w} and {r} for {x}"
+        assert bias is None or bias.shape == (rows,), f"bias {bias} for {r}"
+        assert h0 is None or h0.shape == (batch, hidden), f"initial state {h0} for {x}"
         assert lengths is None or (lengths.shape == (batch,) and lengths.dtype is INT32), f"lengths {lengths}"
-        state = TensorType((batch, hidden), xw.dtype)
-        whole = (TensorType((steps, batch, hidden), xw.dtype),) if self.sequence else ()
+        state = TensorType((batch, hidden), x.dtype)
+        whole = (TensorType((steps, batch, hidden), x.dtype),) if self.sequence else ()
         return (*(state for _ in range(self.states)), *whole)
 
     def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
-        xw, r, h0, lengths, *rest = arrays
-        assert xw is not None and r is not None
+        x, w, r, bias, h0, lengths, *rest = arrays
+        assert x is not None and w is not None and r is not None
         more = (*rest, None, None)
-        steps, batch, _ = xw.shape
+        steps, batch, _ = x.shape
         hidden = r.shape[1]
         zeros = np.zeros((batch, hidden), np.float32)
         states = [zeros.copy() if s is None else s.astype(np.float32) for s in self._initial(h0, more)]
@@ -70,16 +71,24 @@ class Recurrent(Op):
         for s in range(steps):
             rows = np.flatnonzero(s < ends)
             t = ends[rows] - 1 - s if self.reverse else np.full(len(rows), s)
-            for state, new in zip(states, self._step(xw[t, rows], r, [v[rows] for v in states], more), strict=True):
+            xw = product(w, x[t, rows])
+            after = self._step(xw if bias is None else xw + bias, r, [v[rows] for v in states], more)
+            for state, new in zip(states, after, strict=True):
                 state[rows] = new
             y[t, rows] = states[0][rows]
         return (*states, *((y,) if self.sequence else ()))
+
+    def macs(self, *types: TensorType | None) -> int:
+        """Multiply-accumulates of all steps."""
+        x, w, r = types[:3]
+        assert x is not None and w is not None and r is not None
+        return x.shape[0] * x.shape[1] * (w.size + r.size)
 
     def _initial(self, h0: Array | None, more: tuple[Array | None, ...]) -> list[Array | None]:
         return [h0]
 
     def _step(self, x: Array, r: Array, states: list[Array], more: tuple[Array | None, ...]) -> list[Array]:
-        """The states after one step of `x` ``[B, gates * H]``."""
+        """The states after one step; `x` is ``x W + b``, ``[B, gates * H]``."""
         raise NotImplementedError(self.name)
 
     def _act(self, index: int, x: Array) -> Array:
@@ -90,7 +99,7 @@ class Recurrent(Op):
 
 
 def product(r: Array, h: Array) -> Array:
-    """``h[B, H] r[N, H]^T``, summed in order."""
+    """``h[B, K] r[N, K]^T``, summed in order."""
     acc = np.zeros((h.shape[0], r.shape[0]), np.float32)
     for k in range(r.shape[1]):
         acc += h[:, k : k + 1] * r[:, k]

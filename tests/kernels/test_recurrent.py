@@ -35,9 +35,12 @@ def t(*shape: int) -> TensorType:
 def cell(op: Recurrent, steps: int, batch: int, hidden: int, computed: bool = False, **given: bool) -> Graph:
     """A layer; the states, lengths and so on that are `given` are graph inputs, as are the weights if `computed`."""
     rng = np.random.default_rng(hidden)
-    r = rng.normal(size=(op.gates * hidden, hidden)).astype(np.float32)
+    inputs = hidden // 2 + 1
+    rows = op.gates * hidden
+    w, r = (rng.normal(size=(rows, n)).astype(np.float32) for n in (inputs, hidden))
     state = t(batch, hidden)
     more: list[TensorType | None] = [
+        t(rows) if hidden != 4 else None,
         state if given.get("h") else None,
         TensorType((batch,), INT32) if given.get("lengths") else None,
     ]
@@ -45,7 +48,8 @@ def cell(op: Recurrent, steps: int, batch: int, hidden: int, computed: bool = Fa
         more += [state if given.get("c") else None, t(3 * hidden) if given.get("p") else None]
     if isinstance(op, Gru):
         more += [t(hidden) if given.get("bias") else None]
-    return single(op, t(steps, batch, op.gates * hidden), t(*r.shape) if computed else r, *more)
+    weights = [t(*m.shape) if computed else m for m in (w, r)]
+    return single(op, t(steps, batch, inputs), *weights, *more)
 
 
 def graphs() -> list[Graph]:
