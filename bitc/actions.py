@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bitc import device, quantization
+from bitc import device, pipeline, quantization
 from bitc.errors import ModelError, UsageError
 from bitc.frontend import load
 from bitc.ir.graph import Array
 from bitc.pipeline import Compiled, Optimized, Options
+from bitc.planning import Planned
 from bitc.project import REPORT, write_file, write_project
 from bitc.quantization import Settings
 from bitc.report import check_fit, compile_report
+from bitc.target import Target
 from bitc.toolchain import Objects, Runnable, Toolchain, archive, build_model, compile_sources
 from bitc.verification import verify as compare
 from bitc.verification.inputs import load_inputs, load_labels, random_inputs
@@ -53,7 +55,15 @@ def _report(compiled: Compiled, objects: Objects) -> dict[str, Any]:
     notices = compiled.model.findings.notices
     states = compiled.model.imported.states
     report = compile_report(
-        compiled.name, compiled.program, compiled.plan, compiled.target, objects, files, notices, states
+        compiled.name,
+        compiled.program,
+        compiled.plan,
+        compiled.target,
+        objects,
+        files,
+        notices,
+        states,
+        str(compiled.planned.schedule),
     )
     check_fit(report, compiled.plan, compiled.target)
     return report
@@ -190,6 +200,28 @@ def bench(
         layers.append(report["layers"][record.layer] | {"value": at - before})
         before = at
     return report | {"metric": metric, "total": sum(r["value"] for r in layers), "layers": layers}
+
+
+def plan(found: Optimized, target: Target) -> tuple[dict[str, Any], list[Planned], Planned]:
+    """The JSON of `bitc plan`, the plans of its points, and the plan that is taken."""
+    planner = pipeline.planner(found, target)
+    chosen = planner.choose(found.options.max_overhead)
+    front = planner.front()
+    if all(p.plan.arena_bytes != chosen.plan.arena_bytes for p in front):
+        front = sorted([*front, chosen], key=lambda p: p.mac_factor)
+    points = [
+        {
+            "arena_bytes": p.plan.arena_bytes,
+            "mac_factor": round(p.mac_factor, 4),
+            "schedule": str(p.schedule),
+            "predicted": p.predicted,
+            "lower_bound": p.plan.lower_bound,
+        }
+        for p in front
+    ]
+    index = next(i for i, p in enumerate(front) if p.plan.arena_bytes == chosen.plan.arena_bytes)
+    fits = target.memory.ram is None or chosen.ram_bytes <= target.memory.ram
+    return {"target": target.name, "points": points, "chosen": index, "fits": fits}, front, chosen
 
 
 def inspection(found: Optimized) -> dict[str, Any]:

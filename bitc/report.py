@@ -23,9 +23,10 @@ def compile_report(
     files: Sequence[str],
     warnings: Sequence[str],
     states: Sequence[tuple[str, str]] = (),
+    schedule: str = "",
 ) -> dict[str, Any]:
     """The report of `bitc compile`; sizes in bytes. `states` pairs the inputs that `program.states` were with outputs.
-    `stack_bytes` is None where frames are unknown (WebAssembly)."""
+    `schedule` is the schedule as text. `stack_bytes` is None where frames are unknown (WebAssembly)."""
     macs = dict.fromkeys(KINDS, 0)
     for layer in program.layers:
         if layer.macs:
@@ -36,6 +37,8 @@ def compile_report(
         "files": sorted(files),
         "arena_bytes": plan.arena_bytes,
         "arena_lower_bound": plan.lower_bound,
+        "schedule": schedule,
+        "mac_factor": round(1 + sum(layer.recomputed for layer in program.layers) / max(sum(macs.values()), 1), 4),
         "stack_bytes": objects.stack_bytes(f"{name}_run"),
         "state_bytes": plan.state_bytes,
         "states": [
@@ -75,8 +78,9 @@ def check_fit(report: dict[str, Any], plan: MemoryPlan, target: Target) -> None:
         raise DoesNotFit(
             f"the model needs {need_ram:,} bytes of RAM, the target has {target.memory.ram:,}{largest}",
             where=target.name,
-            hint="lower the resolution or the channels of the layers that are alive at the peak, pool earlier, "
-            "or choose a target with more RAM (--ram says how much yours has)",
+            hint="`bitc plan` shows how little memory any schedule needs; if that is too much, lower the resolution or "
+            "the channels of the layers that are alive at the peak, pool earlier, or choose a target with more RAM "
+            "(--ram says how much yours has)",
             detail=_lines(ram) + "\n" + plan.memory_map(),
         )
     if target.memory.flash is not None and need_flash > target.memory.flash:

@@ -12,6 +12,7 @@ from bitc import actions, pipeline, quantization, runners
 from bitc.cli import render
 from bitc.cli.compress import Steps, compress_command, step_options
 from bitc.cli.options import Job, make_job, make_options, model_options, source_options, target_options
+from bitc.cli.plan import plan_command
 from bitc.errors import UnsupportedOp
 from bitc.ir.text import to_text
 from bitc.target import Target
@@ -75,6 +76,8 @@ def _show_sizes(report: dict[str, Any]) -> None:
     render.facts(
         [
             ("MACs", share or None),
+            ("schedule", report["schedule"] if report["mac_factor"] > 1 or ".." in report["schedule"] else None),
+            ("extra work", f"{100 * (report['mac_factor'] - 1):.1f} %" if report["mac_factor"] > 1 else None),
             ("arena bytes", report["arena_bytes"]),
             ("of it state bytes", report["state_bytes"] or None),
             ("stack bytes", report["stack_bytes"]),
@@ -318,6 +321,7 @@ COMMANDS = (
     verify_command,
     run_command,
     bench_command,
+    plan_command,
     quantize_command,
     inspect_command,
     compress_command,

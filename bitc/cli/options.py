@@ -98,6 +98,14 @@ def target_options(command: _Command) -> _Command:
         click.option("--cc", default="", help="C compiler to use instead of the bundled one: a name or a path."),
         click.option("--feature", "features", multiple=True, help="Add a feature of the chip, or remove it: -NAME."),
         click.option("--flash", default=None, metavar="SIZE", help="Flash of the chip, e.g. 256k."),
+        click.option(
+            "--max-overhead",
+            type=click.FloatRange(1),
+            default=None,
+            metavar="FACTOR",
+            help="Use the least RAM with at most so many times the multiply-accumulates, e.g. 1.25. Default: the least "
+            "work that fits the RAM.",
+        ),
         click.option("--ram", default=None, metavar="SIZE", help="RAM of the chip, e.g. 64k."),
         click.option(
             "-t", "--target", default="host", show_default=True, help="A name of `bitc targets`, or a TOML file."
@@ -116,9 +124,11 @@ def make_options(
     name: str = "",
     goal: Goal = Goal.BALANCED,
     sparse: bool = True,
+    max_overhead: float | None = None,
 ) -> Options:
     known = dict(_constant(c) for c in constants)
-    return Options(dict(_shape(s) for s in shapes), known, states, int(sign0 or 0), snap, name, goal, sparse)
+    sizes = dict(_shape(s) for s in shapes)
+    return Options(sizes, known, states, int(sign0 or 0), snap, name, goal, sparse, max_overhead)
 
 
 def make_job(
@@ -138,12 +148,13 @@ def make_job(
     cc: str,
     optimize: str,
     no_sparse: bool,
+    max_overhead: float | None,
 ) -> Job:
     """The parsed form of `model_options` and `target_options`."""
     chip = Target.load(target, ram, flash, features)
     toolchain = Toolchain(cc) if cc else Toolchain()
     goal = Goal(optimize)
-    options = make_options(shapes, constants, states, snap, sign0, name, goal, not no_sparse)
+    options = make_options(shapes, constants, states, snap, sign0, name, goal, not no_sparse, max_overhead)
     return Job(model, chip, options, toolchain, _LEVELS[goal], as_json)
 
 

@@ -53,6 +53,8 @@ class Choice:
 class Selection:
     choices: Mapping[Node, Choice] = field(repr=False)
     goal: Goal = Goal.SPEED
+    without: Collection[str] = ()
+    """Rows that must not be chosen."""
 
     def __getitem__(self, node: Node) -> Variant:
         return self.choices[node].variant
@@ -78,7 +80,7 @@ def select(graph: Graph, target: Target, goal: Goal = Goal.BALANCED, without: Co
             hint="simplify these nodes before export, or report them with the model",
             detail="\n".join(missing),
         )
-    return Selection(choices, goal)
+    return Selection(choices, goal, without)
 
 
 def choose(node: Node, target: Target, goal: Goal, without: Collection[str] = ()) -> Choice | list[tuple[str, str]]:

@@ -9,29 +9,41 @@ from bitc.ir.graph import Node, Value
 from bitc.ir.program import Buffer, Call, Done, Item, Kind, Layer, Place, Program
 from bitc.ir.schedule import Schedule, Stage, kept
 from bitc.ir.types import type_of
-from bitc.kernels import Selection
+from bitc.kernels import Choice, Selection
 from bitc.kernels.copy import copy_step
 from bitc.kernels.costs import predict
 from bitc.kernels.pack import pack_tensor
-from bitc.kernels.step import Operand, Packed, Scratch, Step, Variant, View
-from bitc.lower.stages import StageLowering
+from bitc.kernels.step import Operand, Packed, Scratch, Step, View
+from bitc.lower.stages import RowCache, StageLowering
 from bitc.ops.linear import Conv2D, MatMul
 from bitc.ops.recurrent import Recurrent
 from bitc.target import Target
 
 
-def lower(schedule: Schedule, selection: Selection, target: Target, states: Sequence[tuple[str, str]] = ()) -> Program:
+def lower(
+    schedule: Schedule,
+    selection: Selection,
+    target: Target,
+    states: Sequence[tuple[str, str]] = (),
+    rows: RowCache | None = None,
+) -> Program:
     """Build the program. Graph inputs are read in place and outputs are written in place; an output that is an input,
     a constant or already another output is copied at the end. `states` pairs inputs with the outputs that take their
-    place in the next run: they stay in the arena."""
-    return _Lowering(schedule, selection, target, states).run()
+    place in the next run: they stay in the arena. `rows` keeps the kernels of rows from one schedule of a graph to the
+    next."""
+    return _Lowering(schedule, selection, target, states, {} if rows is None else rows).run()
 
 
 class _Lowering:
     def __init__(
-        self, schedule: Schedule, selection: Selection, target: Target, states: Sequence[tuple[str, str]]
+        self,
+        schedule: Schedule,
+        selection: Selection,
+        target: Target,
+        states: Sequence[tuple[str, str]],
+        rows: RowCache,
     ) -> None:
-        self.graph, self.selection, self.target = schedule.graph, selection, target
+        self.graph, self.selection, self.target, self.rows = schedule.graph, selection, target, rows
         self.stage_of = {n: stage for stage in schedule.stages for n in stage.nodes}
         inputs, outputs = ({v.name: v for v in side} for side in (self.graph.inputs, self.graph.outputs))
         self.states = {inputs[i]: outputs[o] for i, o in states}
@@ -128,7 +140,7 @@ class _Lowering:
         )
         choice = self.selection.choices[node]
         guess = predict(choice.variant, node, self.target)
-        self._layer(node, choice.variant, weights, guess, choice.rejected)
+        self._layer(node, choice, weights, guess)
         self.body += calls
         if calls:
             self.body.append(Done(index, calls[-1].written[0]))
@@ -138,22 +150,21 @@ class _Lowering:
         for v in results:
             if v not in self.buffers:
                 self._define(v, Kind.ARENA)
-        lowering = StageLowering(self.graph, stage, self.target, self.selection.goal, self._operand)
+        lowering = StageLowering(self.graph, stage, self.target, self.selection, self._operand, self.rows)
         first = len(self.layers)
         self.body += lowering.run(first)
         for node, spent in zip(lowering.nodes, lowering.spent, strict=True):
-            assert spent.variant is not None
-            self._layer(node, spent.variant, spent.weights, spent.cost, spent.rejected, spent.macs)
+            assert spent.choice is not None
+            self._layer(node, spent.choice, spent.weights, spent.cost, spent.macs)
         numbers = {n.output: first + i for i, n in enumerate(lowering.nodes)}
         self.body += [Done(numbers[v], self.buffers[v]) for v in results]
 
     def _layer(
         self,
         node: Node,
-        variant: Variant,
+        choice: Choice,
         weights: int,
         cost: float | None,
-        rejected: tuple[tuple[str, str], ...],
         spent: int | None = None,
     ) -> None:
         """`spent`: multiply-accumulates with what is computed twice."""
@@ -164,7 +175,9 @@ class _Lowering:
         name = node.origin or node.output.name
         guess = None if cost is None else round(cost)
         again = 0 if spent is None else spent - macs
-        self.layers.append(Layer(name, node.op.name, variant.name, kind, macs, weights, arrow, guess, rejected, again))
+        self.layers.append(
+            Layer(name, node.op.name, choice.variant.name, kind, macs, weights, arrow, guess, choice.rejected, again)
+        )
 
     def _call(self, step: Step, node: Node, layer: int) -> Call:
         name = node.output.name

@@ -10,10 +10,10 @@ from bitc.ir.graph import Graph, Node, Value
 from bitc.ir.program import Buffer, Call, Function, Item, Kind, Loop, Place
 from bitc.ir.schedule import Stage
 from bitc.ir.types import TensorType
-from bitc.kernels import Choice, Goal, choose
+from bitc.kernels import Choice, Selection, choose
 from bitc.kernels.costs import predict
 from bitc.kernels.roll import roll
-from bitc.kernels.step import Operand, Packed, Scratch, Step, Variant, View
+from bitc.kernels.step import Operand, Packed, Scratch, Step, View
 from bitc.ops.linear import Conv2D
 from bitc.ops.movement import Crop
 from bitc.schedule.columns import Strip, strips, with_crops
@@ -46,6 +46,12 @@ class _Row:
     """The values that stand for windows, by input."""
     macs: int
     cost: float | None
+    choice: Choice
+    weights: int
+    """Bytes."""
+
+
+RowCache = dict[object, _Row]
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,7 @@ class _Text:
 class Spent:
     """What the calls of a node of a stage come to, over all rows."""
 
-    variant: Variant | None = None
-    rejected: tuple[tuple[str, str], ...] = ()
+    choice: Choice | None = None
     macs: int = 0
     cost: float | None = 0.0
     weights: int = 0
@@ -77,14 +82,20 @@ class StageLowering:
     of the first layer."""
 
     def __init__(
-        self, graph: Graph, stage: Stage, target: Target, goal: Goal, operand: Callable[[Operand, str], Buffer]
+        self,
+        graph: Graph,
+        stage: Stage,
+        target: Target,
+        selection: Selection,
+        operand: Callable[[Operand, str], Buffer],
+        rows: RowCache,
     ) -> None:
         self.graph, self.stage = graph, with_crops(stage)
-        self.target, self.goal, self.operand = target, goal, operand
+        self.target, self.selection, self.operand = target, selection, operand
         self.nodes = self.stage.nodes
         self.plan = plan_rows(graph, self.stage)
         self.spent = [Spent() for _ in self.nodes]
-        self._rows: dict[object, _Row] = {}
+        self._rows = rows
         self._constants: dict[Packed | Value, Buffer] = {}
 
     def run(self, first_layer: int) -> tuple[Item, ...]:
@@ -167,10 +178,13 @@ class StageLowering:
             pads = box.beyond(size) if any(box.beyond(size)) else pads
             dense = (1, box.inside(size).size[0], right - left, x.type.channels)
             shapes[i] = x.shape if node.op.strides_over_image else dense
-        form = (make.node, pads, tuple(shapes.items()), columns[1] - columns[0])
+        form = (node.output, pads, tuple(shapes.items()), columns[1] - columns[0])
         if form not in self._rows:
             self._rows[form] = self._build(make.node, pads, shapes, columns[1] - columns[0])
-        return self._rows[form]
+        row, spent = self._rows[form], self.spent[make.node]
+        spent.choice = spent.choice or row.choice
+        spent.weights = max(spent.weights, row.weights)
+        return row
 
     def _build(
         self, k: int, pads: tuple[int, int, int, int], shapes: Mapping[int, tuple[int, ...]], columns: int
@@ -184,28 +198,25 @@ class StageLowering:
         types = small.op.infer(*(None if v is None else v.type for v in inputs))
         if types[0].shape != y.shape:
             raise InternalError(f"a row of {node.output.name} is {types[0]}, not {y.type}", where="stage lowering")
-        row = self._variant(k, small)
-        built = row.build(small, self.target)
+        choice = self._choose(k, small)
+        built = choice.variant.build(small, self.target)
         if isinstance(built, View):
             raise InternalError(f"a row of {node.output.name} would be a view", where="stage lowering")
         op = small.op
         macs = op.macs(inputs[0].type, inputs[1].type) if isinstance(op, Conv2D) and inputs[0] and inputs[1] else 0
-        spent = self.spent[k]
-        spent.weights = max(spent.weights, _weights(built))
-        return _Row(
-            node, tuple((step, step.function) for step in built), y, images, macs, predict(row, small, self.target)
-        )
+        cost = predict(choice.variant, small, self.target)
+        steps = tuple((step, step.function) for step in built)
+        return _Row(node, steps, y, images, macs, cost, choice, _weights(built))
 
-    def _variant(self, k: int, small: Node) -> Variant:
+    def _choose(self, k: int, small: Node) -> Choice:
         """One kernel row for all rows of a node, where it takes them: weights are packed once."""
-        spent = self.spent[k]
-        if spent.variant and not spent.variant.accepts(small, self.target):
-            return spent.variant
-        choice = choose(small, self.target, self.goal)
+        known = self.spent[k].choice
+        if known and not known.variant.accepts(small, self.target):
+            return known
+        choice = choose(small, self.target, self.selection.goal, self.selection.without)
         if not isinstance(choice, Choice):
             raise InternalError(f"no kernel for a row of {small.output.name}: {choice}", where="stage lowering")
-        spent.variant, spent.rejected = spent.variant or choice.variant, spent.rejected or choice.rejected
-        return choice.variant
+        return choice
 
 
 def _weights(steps: Sequence[Step]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from bitc.ir.graph import Graph, Node, Value
 from bitc.ir.schedule import Stage, kept
@@ -71,6 +72,7 @@ def _strip(graph: Graph, stage: Stage, last: Span) -> Strip:
     return Strip(spans)
 
 
+@lru_cache(maxsize=65536)
 def _reads(node: Node, index: int, columns: Span) -> Span:
     """The columns of an input that some columns of the output are made of; all for all, also those never read."""
     size = image_size(node, index)

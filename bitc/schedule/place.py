@@ -1,7 +1,7 @@
 """Placing blocks with lifetimes in one arena: dynamic storage allocation.
 
 Several greedy orders (first fit at the lowest offset that overlaps no block alive at the same time), then, if none
-meets the lower bound and there are few blocks, a bounded search over orders.
+meets the lower bound, a bounded search over orders of few blocks; of many, the block that sticks out is placed first.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from bitc.ir.plan import Block
 Order = list[int]
 SEARCH_STEPS = 20_000
 """Placements that the search may try."""
+FEW = 48
+"""Blocks whose orders are searched."""
+REPAIRS = 24
+"""Orders of many blocks that are tried."""
 
 
 def place(blocks: Sequence[Block]) -> tuple[list[int], int, int]:
@@ -22,7 +26,8 @@ def place(blocks: Sequence[Block]) -> tuple[list[int], int, int]:
         return [], 0, 0
     best = min((_first_fit(blocks, order) for order in _orders(blocks)), key=lambda r: r[1])
     if best[1] > bound:
-        best = min(best, _search(blocks, bound, best), key=lambda r: r[1])
+        better = _search(blocks, bound, best) if len(blocks) <= FEW else _repair(blocks, bound)
+        best = min(best, better, key=lambda r: r[1])
     return best[0], best[1], bound
 
 
@@ -59,6 +64,21 @@ def _first_fit(blocks: Sequence[Block], order: Order) -> tuple[list[int], int]:
     for i in order:
         placed[i] = _lowest(blocks, placed, i)
     return [placed[i] for i in range(len(blocks))], max(placed[i] + blocks[i].size for i in placed)
+
+
+def _repair(blocks: Sequence[Block], bound: int) -> tuple[list[int], int]:
+    """Place by size, then again and again with the block that ends highest first."""
+    order = sorted(range(len(blocks)), key=lambda i: (-blocks[i].size, blocks[i].start))
+    best = _first_fit(blocks, order)
+    offsets = best[0]
+    for _ in range(REPAIRS):
+        if best[1] == bound:
+            break
+        highest = max(order, key=lambda i: offsets[i] + blocks[i].size)
+        order = [highest, *(i for i in order if i != highest)]
+        offsets, size = _first_fit(blocks, order)
+        best = min(best, (offsets, size), key=lambda r: r[1])
+    return best
 
 
 def _search(blocks: Sequence[Block], bound: int, best: tuple[list[int], int]) -> tuple[list[int], int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from bitc.ir.box import Box
 from bitc.ir.graph import Graph, Node, Value
@@ -47,7 +48,8 @@ class RowPlan:
     capacity: Mapping[Value, int]
 
 
-def image_inputs(node: Node) -> list[int]:
+@lru_cache(maxsize=4096)
+def image_inputs(node: Node) -> tuple[int, ...]:
     """The inputs of a node that are read by windows: images of which an output window depends on a window."""
     y = node.output.shape
     found = []
@@ -57,7 +59,7 @@ def image_inputs(node: Node) -> list[int]:
         broadcast = v.type.rank < 4 or (v.shape[1:3] == (1, 1) and y[1:3] != (1, 1))
         if not broadcast:
             found.append(i)
-    return found
+    return tuple(found)
 
 
 def image_size(node: Node, index: int) -> tuple[int, int]:
@@ -72,6 +74,14 @@ def window(node: Node, index: int, rows: tuple[int, int], columns: tuple[int, in
     box = node.op.input_window(Box(*rows, *columns), index)
     assert box is not None
     return box
+
+
+@lru_cache(maxsize=4096)
+def row_windows(node: Node, index: int) -> tuple[tuple[int, int], ...]:
+    """Per row of the output the rows [top, bottom) of an input that it is made of."""
+    size = image_size(node, index)
+    parts = (window(node, index, (row, row + 1), (0, 1)).inside(size) for row in range(node.output.shape[1]))
+    return tuple((p.top, p.bottom) for p in parts)
 
 
 def why_not(node: Node) -> str:
@@ -106,21 +116,16 @@ class _Simulation:
         self.whole = set(whole)
         self.maker = {n.output: k for k, n in enumerate(nodes)}
         self.images = [image_inputs(n) for n in nodes]
-        self.needed = self._needed()
         self.readers: dict[Value, list[tuple[int, int]]] = {}
         for k, n in enumerate(nodes):
             for i in self.images[k]:
                 self.readers.setdefault(n.input(i), []).append((k, i))
+        self.windows = {(k, i): row_windows(n, i) for k, n in enumerate(nodes) for i in self.images[k]}
         self.next = [0] * len(nodes)
         """Per node how many of its needed rows are made."""
+        self.needed = self._needed()
         self.log: list[tuple[int, int, tuple[tuple[int, int] | None, ...], dict[Value, int]]] = []
         self.capacity: dict[Value, int] = {}
-
-    def window(self, k: int, i: int, row: int) -> tuple[int, int]:
-        """Rows of input i that row `row` of node k reads."""
-        node = self.nodes[k]
-        part = window(node, i, (row, row + 1), (0, 1)).inside(image_size(node, i))
-        return part.top, part.bottom
 
     def _needed(self) -> list[list[int]]:
         """Per node the rows of its output that are ever read."""
@@ -133,12 +138,12 @@ class _Simulation:
                 x = self.nodes[k].input(i)
                 if x in rows:
                     for row in rows[y]:
-                        rows[x].update(range(*self.window(k, i, row)))
+                        rows[x].update(range(*self.windows[k, i][row]))
         return [sorted(rows[n.output]) for n in self.nodes]
 
     def lowest(self, v: Value) -> int | None:
         """The lowest row of v that will still be read; None if there is none."""
-        tops = [self.window(k, i, self.needed[k][self.next[k]])[0]
+        tops = [self.windows[k, i][self.needed[k][self.next[k]]][0]
                 for k, i in self.readers.get(v, ()) if self.next[k] < len(self.needed[k])]  # fmt: skip
         return min(tops, default=None)
 
@@ -152,7 +157,7 @@ class _Simulation:
 
     def make(self, k: int) -> None:
         row = self.needed[k][self.next[k]]
-        windows = {i: self.window(k, i, row) for i in self.images[k]}
+        windows = {i: self.windows[k, i][row] for i in self.images[k]}
         for i, (_, bottom) in windows.items():
             self.demand(self.nodes[k].input(i), bottom)
         y = self.nodes[k].output

@@ -102,6 +102,18 @@ def test_verify_run_and_bench(model: Path, target: str, tmp_path: Path) -> None:
     assert len(bench["layers"]) == len(report["layers"]) and bench["total"] == sum(r["value"] for r in bench["layers"])
 
 
+def test_plan(model: Path, tmp_path: Path) -> None:
+    result = bitc("plan", model, "-t", "cortex-m4", "--max-overhead", "1.25", "-o", tmp_path / "plan", "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    chosen = report["points"][report["chosen"]]
+    assert chosen["mac_factor"] <= 1.25 and set(chosen) >= {"arena_bytes", "mac_factor", "schedule"}
+    assert (tmp_path / "plan" / "plan.html").read_text().startswith("<!doctype html>")
+    assert "<svg" in (tmp_path / "plan" / "memory.svg").read_text()
+    shown = bitc("plan", model, "-t", "cortex-m4")
+    assert shown.exit_code == 0 and f"{report['points'][0]['arena_bytes']:,}" in shown.stdout
+
+
 def test_inspect(model: Path) -> None:
     found = json.loads(bitc("inspect", model, "--json").stdout)
     assert [f["node"] for f in found["binary"]] == ["dense0", "dense1"]

@@ -1,0 +1,53 @@
+"""`bitc plan`: memory against extra work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bitc import actions, chart, pipeline
+from bitc.cli import render
+from bitc.cli.options import make_job, model_options, target_options
+from bitc.project import write_project
+
+
+@click.command("plan")
+@model_options
+@target_options
+@click.option("-o", "--output", "folder", type=click.Path(path_type=Path), help="Folder for plan.html and memory.svg.")
+@click.option("--force", is_flag=True, help="Write into a folder that holds other files.")
+def plan_command(folder: Path | None, force: bool, **options: Any) -> None:
+    """Show how little RAM MODEL can run in, and what extra work that costs."""
+    job = make_job(**options)
+    with render.progress(f"planning {job.model.name} for {job.target.name}"):
+        found = pipeline.optimize(job.model, job.options)
+        report, front, chosen = actions.plan(found, job.target)
+        if folder is not None:
+            files = {
+                "plan.html": chart.page(job.model.name, job.target.name, front, chosen),
+                "memory.svg": chart.memory_svg(chosen.plan, f"{job.model.name}: {chosen.schedule}"),
+            }
+            write_project(folder, {name: text.encode() for name, text in files.items()}, force=force)
+    if job.json:
+        render.emit_json(report)
+        return
+    rows = [
+        [
+            "*" if i == report["chosen"] else "",
+            p["arena_bytes"],
+            f"{p['mac_factor']:.3f}",
+            p["predicted"],
+            p["schedule"],
+        ]
+        for i, p in enumerate(report["points"])
+    ]
+    render.table(
+        f"{job.model.name} on {job.target.name}: arena against work",
+        ["", "arena bytes", "work", "predicted cost", "schedule"],
+        rows,
+        right=(1, 2, 3),
+    )
+    if not report["fits"]:
+        click.echo("no schedule fits the RAM of the target", err=True)

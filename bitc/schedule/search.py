@@ -1,0 +1,131 @@
+"""The schedules worth having: the least memory for each amount of extra work.
+
+A graph is cut where few bytes cross. Between two cuts the layers run one by one, or as one stage with any number of
+strips; which cuts and stages give the best pairs of memory and work is found by dynamic programming over the cuts,
+on estimates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bitc.ir.graph import Graph, Value
+from bitc.ir.schedule import Stage
+from bitc.ops.movement import Reshape
+from bitc.schedule.estimate import StageEstimates, macs
+from bitc.schedule.rows import why_not
+
+STRIPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24)
+"""Numbers of strips that are tried."""
+MOST = 64
+"""Partial schedules kept per cut."""
+NO_WORK = 1 << 62
+
+
+@dataclass(frozen=True)
+class Point:
+    """A schedule: bytes of the arena, as estimated, and multiply-accumulates."""
+
+    bytes: int
+    macs: int
+    stages: tuple[Stage, ...]
+
+
+def candidates(graph: Graph) -> list[Point]:
+    """Schedules of which none needs both less memory and less work than another, least work first."""
+    cuts = _cuts(graph)
+    live = _Live(graph)
+    ok = [not why_not(n) for n in graph.nodes]
+    best: dict[int, list[Point]] = {0: [Point(0, 0, ())]}
+    for k, stop in enumerate(cuts[1:], 1):
+        found: list[Point] = []
+        for start in cuts[:k]:
+            for option in _options(graph, live, ok, start, stop, start == cuts[k - 1]):
+                found += [
+                    Point(max(p.bytes, option.bytes), p.macs + option.macs, p.stages + option.stages)
+                    for p in best[start]
+                ]
+        best[stop] = pareto(found)
+    return best[cuts[-1]]
+
+
+def pareto(points: Iterable[Point]) -> list[Point]:
+    """Those of which no other is better in one and as good in the other, at most `MOST`, least work first."""
+    kept: list[Point] = []
+    for p in sorted(points, key=lambda p: (p.macs, p.bytes, len(p.stages))):
+        if not kept or p.bytes < kept[-1].bytes:
+            kept.append(p)
+    if len(kept) <= MOST:
+        return kept
+    step = (len(kept) - 1) / (MOST - 1)
+    return [kept[round(i * step)] for i in range(MOST)]
+
+
+def _options(graph: Graph, live: _Live, ok: Sequence[bool], start: int, stop: int, adjacent: bool) -> list[Point]:
+    """How nodes [start, stop) may run."""
+    nodes = graph.nodes[start:stop]
+    found = [Point(live.one_by_one(start, stop), macs(nodes), ())] if adjacent else []
+    if not all(ok[start:stop]) or len(nodes) < 2:
+        return found
+    estimates = StageEstimates(graph, tuple(nodes))
+    around = live.around(start, stop)
+    width = nodes[-1].output.shape[2]
+    for count in STRIPS:
+        if count > width:
+            break
+        estimate = estimates.strips(count)
+        if estimate is None:
+            break
+        found.append(Point(around + estimate.bytes, estimate.macs, (Stage(tuple(nodes), count),)))
+    return found
+
+
+class _Live:
+    """Which bytes of the arena are in use around a range of nodes."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        owner: dict[Value, Value] = {}
+        self.first: dict[Value, int] = {}
+        self.last: dict[Value, int] = {}
+        for i, n in enumerate(graph.nodes):
+            for v in n.outputs:
+                view = isinstance(n.op, Reshape) and n.inputs[0] is not None
+                owner[v] = owner.get(n.input(0), n.input(0)) if view else v
+                self.first.setdefault(owner[v], i)
+            for x in n.inputs:
+                if x is not None and owner.get(x) in self.first:
+                    self.last[owner[x]] = i
+        outside = {owner.get(v, v) for v in graph.outputs} | set(graph.inputs)
+        self.values = [v for v in self.first if v not in outside and v in self.last and v not in graph.inputs]
+
+    def crossing(self, at: int) -> list[Value]:
+        """Values made before node `at` and read from it on."""
+        return [v for v in self.values if self.first[v] < at <= self.last[v]]
+
+    def one_by_one(self, start: int, stop: int) -> int:
+        """The most bytes in use while the nodes run one after the other."""
+        peak = 0
+        for i in range(start, stop):
+            used = sum(v.type.nbytes for v in self.values if self.first[v] <= i <= self.last[v])
+            peak = max(peak, used)
+        return peak
+
+    def around(self, start: int, stop: int) -> int:
+        """Bytes of what is made before and read from `start` on, and of what is made in the range and read after it."""
+        before = sum(v.type.nbytes for v in self.crossing(start))
+        return before + sum(v.type.nbytes for v in self.values if start <= self.first[v] < stop <= self.last[v])
+
+
+def _cuts(graph: Graph) -> list[int]:
+    """Places between nodes where a stage may start or stop: where the bytes that cross are no more than at both
+    neighbouring places."""
+    live, count = _Live(graph), len(graph.nodes)
+    crossing = [sum(v.type.nbytes for v in live.crossing(i)) for i in range(count + 1)]
+    inner = [
+        i
+        for i in range(1, count)
+        if crossing[i] <= min(crossing[i - 1] or NO_WORK, crossing[i + 1] or NO_WORK) and len(live.crossing(i)) <= 1
+    ]
+    return [0, *inner, count]
