@@ -29,6 +29,7 @@ from bitc.passes.dense import DenseAsConv
 from bitc.passes.flat_windows import FlattenWindows
 from bitc.passes.fuse import FuseEpilogues
 from bitc.passes.integers import Integers
+from bitc.passes.last_step import LastStep
 from bitc.passes.pads import FoldPads
 from bitc.passes.planar import PlanarImages
 from bitc.passes.scales import LiftScales
@@ -102,6 +103,7 @@ def passes(options: Options) -> list[Pass]:
     """The passes in order."""
     return [
         Simplify(),  # one value for equal expressions: StraightThrough compares by identity
+        LastStep(),
         StraightThrough(),  # before all that look at values: what looks like arithmetic hides two-valued tensors
         SignOfZero(options.sign0),
         ChannelsLast(),  # before DenseAsConv, so that Reshape and Transpose stand right before a MatMul
