@@ -235,5 +235,7 @@ def inspection(found: Optimized) -> dict[str, Any]:
         "unsupported": [],
         "binary": [vars(f) for f in found.findings.binary],
         "not_binary": [vars(d) for d in found.findings.not_binary],
+        "integer": [vars(f) for f in found.findings.integer],
+        "not_integer": [vars(d) for d in found.findings.not_integer],
         "warnings": found.findings.notices,
     }

@@ -263,12 +263,15 @@ def inspect_command(model: Path, as_json: bool, **options: Any) -> None:
     click.echo(to_text(found.graph), nl=False)
     render.table("binary", ["node", "form"], [[f.node, f.form] for f in found.findings.binary])
     render.table("not binary", ["node", "why"], [[d.node, d.why] for d in found.findings.not_binary])
+    render.table("integer", ["node", "form"], [[f.node, f.form] for f in found.findings.integer])
+    render.table("not integer", ["node", "why"], [[d.node, d.why] for d in found.findings.not_integer])
 
 
 def _show_unsupported(error: UnsupportedOp, as_json: bool) -> None:
     if as_json:
         nodes = [vars(n) for n in error.nodes]
-        render.emit_json({"nodes": [], "unsupported": nodes, "binary": [], "not_binary": [], "warnings": []})
+        empty = ("nodes", "binary", "not_binary", "integer", "not_integer", "warnings")
+        render.emit_json({"unsupported": nodes} | {name: [] for name in empty})
         return
     rows = [[n.node, n.op, n.reason, n.hint] for n in error.nodes]
     render.table("unsupported", ["node", "operator", "reason", "what to do"], rows)

@@ -10,7 +10,7 @@ from bitc.ir.graph import Graph
 
 @dataclass(frozen=True)
 class Found:
-    """A layer that runs on bits: the ONNX node and the binary form that was found there."""
+    """A layer that runs on bits or integers: the ONNX node and the form that was found there."""
 
     node: str
     form: str
@@ -30,6 +30,10 @@ class Context:
 
     binary: list[Found] = field(default_factory=list)
     not_binary: list[Declined] = field(default_factory=list)
+    integer: list[Found] = field(default_factory=list)
+    """Layers and quantizers that run on integers."""
+    not_integer: list[Declined] = field(default_factory=list)
+    """Quantizers that stay real."""
     notices: list[str] = field(default_factory=list)
 
     def notice(self, text: str) -> None:

@@ -17,14 +17,15 @@ import numpy as np
 from bitc.ir.dtypes import FLOAT32, INT32, DType
 from bitc.ir.graph import Array, Graph, Node, Value
 from bitc.ir.rewrite import Rewriter, rewrite
-from bitc.ir.types import Quant
+from bitc.ir.types import Quant, type_of
 from bitc.ops.binary import Sub
 from bitc.ops.linear import Conv2D, MatMul
 from bitc.ops.movement import Gather, Pad
 from bitc.ops.quantize import Dequantize
 from bitc.ops.unary import Cast
-from bitc.passes.context import Context
-from bitc.passes.requantize import MOVERS, Coded, Requantizer, is_codes
+from bitc.passes.coded import Coded, is_codes
+from bitc.passes.context import Context, Found
+from bitc.passes.requantize import MOVERS, Requantizer
 from bitc.passes.stairs import is_line
 from bitc.passes.weights import BinaryWeights, integers, on_grid, two_valued
 
@@ -43,9 +44,9 @@ class Integers:
 
         def rule(rw: Rewriter, node: Node) -> Value | None:
             nonlocal finder
-            finder = finder or Requantizer(rw, self.few, lambda at, why: ctx.notice(f"{at}: stays float: {why}"))
+            finder = finder or Requantizer(rw, self.few, ctx)
             if isinstance(node.op, Conv2D):
-                return self._conv(rw, finder, node)
+                return self._conv(rw, finder, node, ctx)
             if isinstance(node.op, MatMul):
                 return _matmul(rw, finder, node)
             if isinstance(node.op, MOVERS):
@@ -54,7 +55,7 @@ class Integers:
 
         return rewrite(graph, rule)
 
-    def _conv(self, rw: Rewriter, finder: Requantizer, node: Node) -> Value | None:
+    def _conv(self, rw: Rewriter, finder: Requantizer, node: Node, ctx: Context) -> Value | None:
         op, v, w = node.op, node.input(0), node.input(1)
         assert isinstance(op, Conv2D)
         if op.epilogue or op.x_zero or not w.is_const or w.type.dtype.is_packed or v.type.dtype.is_packed:
@@ -67,7 +68,11 @@ class Integers:
         found = integers(w.array)
         if found is None:
             return None
-        return _product(rw, node, replace(op, x_zero=x.zero), x, found.codes, found.scale)
+        product = _product(rw, node, replace(op, x_zero=x.zero), x, found.codes, found.scale)
+        if product is not None:
+            kind = "per channel" if found.scale.size > 1 else "per tensor"
+            ctx.integer.append(Found(node.origin, f"{x.value.type.dtype} x {type_of(found.codes).dtype} {kind}"))
+        return product
 
     def _is_binary(self, w: Value, x: Coded, op: Conv2D) -> bool:
         """Whether `Binarize` takes these weights."""

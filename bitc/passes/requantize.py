@@ -9,13 +9,13 @@ behind a max pool or a movement of elements goes in front of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 
-from bitc.ir.dtypes import INT8, INT16, UINT8, UINT16, DType
+from bitc.ir.dtypes import INT32, DType
 from bitc.ir.graph import Array, Node, Value
 from bitc.ir.rewrite import Rewriter
 from bitc.ir.types import Quant
@@ -30,59 +30,48 @@ from bitc.ops.reduce import ReduceMean
 from bitc.ops.unary import Cast, Clip, Round
 from bitc.ops.window import Window
 from bitc.passes.chain import find_chains
+from bitc.passes.coded import (
+    NEAR,
+    Coded,
+    all_codes,
+    code_of,
+    codes_of,
+    constant,
+    fraction,
+    is_codes,
+    quantizer,
+    scalar,
+    shift_of_bias,
+    storage,
+)
+from bitc.passes.context import Context, Declined, Found
 from bitc.passes.stairs import DOWN, EVEN, ROUNDS, Stairs, climb, computed, is_line, walk
-from bitc.passes.weights import integers
 
 MOVERS = (Reshape, Transpose, Slice, Concat, Pad, Gather, Expand, Tile, MaxPool)
-_NEAR = 1e-3
-"""Distance from a code that float32 scales explain."""
 _FLAT = 1e-4
 """A function that changes less than that, in steps, is a constant."""
 _TOLERANCE = 1 / 16
 """Largest error of a bias, in steps of the output, that rounding it to an accumulator's integer may make."""
 
 
-@dataclass(frozen=True)
-class Coded:
-    """A tensor of reals as ``scale * (value - zero)``."""
-
-    value: Value
-    scale: float
-    zero: int
-
-    @property
-    def reach(self) -> int:
-        """The largest magnitude of ``value - zero``."""
-        dtype = self.value.type.dtype
-        return max(abs(int(dtype.min) - self.zero), abs(int(dtype.max) - self.zero))
-
-
-def is_codes(dtype: DType) -> bool:
-    """Whether tensors of this type hold codes of 8 or 16 bits."""
-    return dtype.is_code and not dtype.is_packed and dtype.bits <= 16
-
-
-def fraction(factor: Array, most: Array | int = 62) -> tuple[Array, Array] | None:
-    """Positive float32 factors as ``multiplier / 2**shift``, shift at most `most`; None if one is out of range."""
-    mantissa, exponent = np.frexp(factor.astype(np.float32))
-    multiplier, shift = (mantissa * 2.0**24).astype(np.int64), 24 - exponent.astype(np.int64)
-    small = np.maximum(shift - most, 0)
-    multiplier, shift = multiplier >> np.minimum(small, 62), np.minimum(shift, most)
-    return None if (shift < 0).any() or (factor < 0).any() else (multiplier, shift)
-
-
 class Requantizer:
     """Finds the integer form of quantizers in a graph that is being rewritten."""
 
-    def __init__(self, rw: Rewriter, few: int, decline: Callable[[str, str], None]) -> None:
-        """Tensors of up to `few` values are left as they are. `decline` gets a node and why it stays real."""
+    def __init__(self, rw: Rewriter, few: int, ctx: Context) -> None:
+        """Tensors of up to `few` values are left as they are. `ctx` collects what was found."""
         self._rw = rw
         self._few = few
-        self._decline = decline
+        self._ctx = ctx
         self._rounded: set[Value] = set()
         """What lines compute behind a rounding."""
         self._left: set[Value] = set()
         """Codes of few values."""
+
+    def _decline(self, at: str, why: str) -> None:
+        self._ctx.not_integer.append(Declined(at, why))
+
+    def _found(self, at: str, form: str) -> None:
+        self._ctx.integer.append(Found(at, form))
 
     def leaves(self, codes: Value) -> bool:
         """Whether these codes have few values."""
@@ -104,7 +93,7 @@ class Requantizer:
         a, t, dtype = float(s.exact[0]), float(s.t[0]), root.type.dtype
         zero = -round(t)
         bounds = [float(b[0]) / a + zero for b in (s.lo, s.hi)]
-        if any(np.isfinite(b) and abs(b - round(b)) > _NEAR for b in (*bounds, t)):
+        if any(np.isfinite(b) and abs(b - round(b)) > NEAR for b in (*bounds, t)):
             return None  # a zero or a limit that is no code
         value, (lo, hi) = root, (np.rint(b) for b in bounds)
         if lo > dtype.min or hi < dtype.max:
@@ -127,13 +116,13 @@ class Requantizer:
         """The codes of what `node`, the last of a line, computes, and what they mean. `into`: the codes are the
         node's values themselves, of this type; else any that fits."""
         root, nodes = self._line(node)
-        s = _quantizer(root, nodes)
+        s = quantizer(root, nodes)
         if s is None:
             return None
         lo, hi = s.bounds
         if not np.isfinite([lo, hi]).all():
             return None
-        found = (into, int(s.offset)) if into and s.integral(root) else None if into else _storage(lo, hi)
+        found = (into, int(s.offset)) if into and s.integral(root) else None if into else storage(lo, hi)
         if found is None:
             return None
         if hi - lo < self._few:
@@ -174,7 +163,7 @@ class Requantizer:
 
     def _through(self, root: Value, nodes: list[Node], want: Requant) -> Value | None:
         """Codes of what the nodes make of the root."""
-        s = _quantizer(root, nodes)
+        s = quantizer(root, nodes)
         if s is None:
             return None
         lo, hi = (b + want.zero for b in s.bounds)
@@ -192,12 +181,15 @@ class Requantizer:
         self, root: Value, nodes: Sequence[Node], s: Stairs, want: Requant, at: str, name: str
     ) -> Value | None:
         if root.type.dtype.bits == 8 and s.per_tensor and root.type.dtype.is_code:
-            return self._lookup(root, _all_codes(root.type.dtype), nodes, s, want, at, name)
+            return self._lookup(root, all_codes(root.type.dtype), nodes, s, want, at, name)
         if (s.lo != s.lo[0]).any() or (s.hi != s.hi[0]).any():
             self._decline(at, "its limits differ between channels")
             return None
         if root.type.dtype.bits > 32:
-            return self._cast(root, nodes, s, want, at, name)
+            narrow = self._narrow(root, s)
+            if narrow is None:
+                return self._cast(root, nodes, s, want, at, name)
+            root = narrow
         if s.mode not in (EVEN, DOWN):
             self._decline(at, f"it rounds {s.mode}")
             return None
@@ -213,6 +205,7 @@ class Requantizer:
         reach = self._reach(root)
         if s.mode == EVEN and error <= _TOLERANCE and reach + np.abs(s.t).max() < 2**31:
             params = self._params(name, want, np.rint(s.t), *factor)
+            self._found(at, f"requantized{shift_of_bias(error)}")
             return self._rw.emit(Requantize(want), root, *params, at=at, name=name)
         if s.mode == EVEN and s.a.size == 1 and is_codes(root.type.dtype):
             return self._biased(root, float(s.exact[0]), s.t, want, at, name)
@@ -223,7 +216,18 @@ class Requantizer:
             self._decline(at, "its sums may exceed 64 bits")
             return None
         params = self._params(name, epilogue, factor[0], addend, factor[1])
+        self._found(at, "requantized in fixed point" + (", halves up" if s.mode == EVEN else ", rounding down"))
         return self._rw.emit(Requantize(epilogue), root, *params, at=at, name=name)
+
+    def _narrow(self, root: Value, s: Stairs) -> Value | None:
+        """A float cast to 64 bits, cast to 32 instead: where that saturates, the staircase is at its limits."""
+        cast = self._rw.producer(root)
+        if cast is None or not isinstance(cast.op, Cast) or not cast.input(0).type.dtype.is_float:
+            return None
+        ends = np.sort(np.stack([s.exact * end + s.c for end in (INT32.min, INT32.max)]), axis=0)
+        if (ends[0] > s.lo).any() or (ends[1] < s.hi).any():
+            return None
+        return self._rw.emit(Cast(INT32), cast.input(0), at=cast.origin, name=root.name)
 
     def _params(self, name: str, epilogue: Epilogue, *params: Array) -> list[Value]:
         kinds = {"addend": np.int64}
@@ -272,7 +276,7 @@ class Requantizer:
         """Small weights times a power of two, where they are the accumulator's only use, so that a bias between two
         of its integers becomes one."""
         conv = self._alone(root, nodes)
-        if conv is None or (np.abs(s.t - np.rint(s.t)) * s.exact).max() < _NEAR:
+        if conv is None or (np.abs(s.t - np.rint(s.t)) * s.exact).max() < NEAR:
             return root, s
         w = conv.input(1)
         room = np.iinfo(w.array.dtype).max // max(int(np.abs(w.array.astype(np.int64)).max()), 1)
@@ -288,11 +292,12 @@ class Requantizer:
     ) -> Value | None:
         """A table of what the nodes make of `reals`, one for each 8-bit code of the root; the root itself if that is
         the same codes."""
-        table = _codes_of(reals, nodes, s, want)
+        table = codes_of(reals, nodes, s, want)
         if table is None:
             return None
-        if want.dtype is root.type.dtype and (table == _all_codes(want.dtype)).all():
+        if want.dtype is root.type.dtype and (table == all_codes(want.dtype)).all():
             return root
+        self._found(at, "table of 256 codes")
         return self._rw.emit(Lookup(), root, self._rw.const(table, f"{name}.table"), at=at, name=name)
 
     def _of_operator(
@@ -311,7 +316,7 @@ class Requantizer:
         for chain in find_chains(self._rw, root, lambda value, inside: False):
             x = chain.root.type
             if is_codes(x.dtype) and x.dtype.bits == 8 and not chain.pools and prod(chain.varying()[:-1]) == 1:
-                wide = np.broadcast_to(_all_codes(x.dtype)[:, None], (256, x.channels))
+                wide = np.broadcast_to(all_codes(x.dtype)[:, None], (256, x.channels))
                 reals = chain(wide.reshape(256, *(1,) * (x.rank - 1), -1)).reshape(256, -1)
                 same = bool((reals == reals[:, :1]).all())
                 return self._lookup(chain.root, reals[:, 0], nodes, s, want, at, name) if same else None
@@ -319,7 +324,7 @@ class Requantizer:
 
     def _before(self, mover: Node, nodes: list[Node], want: Requant) -> Value | None:
         """The quantizer in front of a movement: moved codes are the codes of what is moved."""
-        s = _quantizer(mover.output, nodes)
+        s = quantizer(mover.output, nodes)
         keeps_channels = isinstance(mover.op, MaxPool) or (
             isinstance(mover.op, Concat) and mover.op.axis < mover.output.type.rank - 1
         )
@@ -329,7 +334,7 @@ class Requantizer:
             return None
         op, data = mover.op, mover.inputs[:1] if isinstance(mover.op, Gather) else mover.inputs
         if isinstance(op, Pad) and op.mode == "constant":
-            op = replace(op, value=float(_code_of(op.value, nodes, s, want)))
+            op = replace(op, value=float(code_of(op.value, nodes, s, want)))
         moved: list[Value | None] = []
         for v in data:
             assert v is not None
@@ -347,7 +352,7 @@ class Requantizer:
 
     def _pair(self, p: Node, s: Stairs, want: Requant, at: str, name: str) -> Value | None:
         """The sum, difference or product of two coded tensors."""
-        a, b = (_constant(self._rw, v) if v.is_const else self.coded(v) for v in (p.input(0), p.input(1)))
+        a, b = (constant(self._rw, v) if v.is_const else self.coded(v) for v in (p.input(0), p.input(1)))
         if a is None or b is None:
             return None
         factor = float(s.a[0])
@@ -356,6 +361,7 @@ class Requantizer:
             if found is None or a.reach * b.reach * int(found[0][0]) >= 2**61:
                 return None
             op = MulRequant(a.zero, b.zero, int(found[0][0]), int(found[1][0]), want)
+            self._found(at, "product of codes")
             return self._rw.emit(op, a.value, b.value, at=at, name=name)
         return self._sum(a, b, factor, want, at, name, -1 if isinstance(p.op, Sub) else 1)
 
@@ -371,6 +377,7 @@ class Requantizer:
         m, n = (round(f * 2.0**shift) for f in (left, right))
         while shift and not (m | n) & 1:
             m, n, shift = m // 2, n // 2, shift - 1
+        self._found(at, f"sum of codes, factors of {shift} bits")
         op = AddRequant(a.zero, m, b.zero, n, shift, want)
         return self._rw.emit(op, a.value, b.value, at=at, name=name)
 
@@ -397,6 +404,7 @@ class Requantizer:
         if factor is None or taps * x.reach >= 2**31:
             return None
         params = self._params(name, want, np.zeros(1), *factor)
+        self._found(at, "mean of codes")
         y = self._rw.emit(AveragePool(window, include, x.zero, want), value, *params, at=at, name=name)
         return y if y.shape == p.output.shape else self._rw.emit(Reshape(p.output.shape), y, at=at, name=name)
 
@@ -411,7 +419,7 @@ class Requantizer:
         for node, after in zip(nodes, [*nodes[1:], None], strict=True):
             rounds = isinstance(node.op, Round | Quantize)
             divides = isinstance(node.op, Div) and after is not None and isinstance(after.op, Round)
-            operands = [v if v is None or not v.is_const else _scalar(rw, v) for v in node.inputs]
+            operands = [v if v is None or not v.is_const else scalar(rw, v) for v in node.inputs]
             if isinstance(node.op, Quantize) or (divides and node.input(1).is_const):
                 scale = operands[1] or scale
             if rounds:
@@ -427,62 +435,9 @@ class Requantizer:
             return None
         x = root
         for node in nodes:
-            operands = [v if v is None or not v.is_const else _scalar(self._rw, v) for v in node.inputs]
+            operands = [v if v is None or not v.is_const else scalar(self._rw, v) for v in node.inputs]
             x = self._rw.emit(node.op, *(v if v is None or v.is_const else x for v in operands), at=node.origin)
         if want.zero:
             zero = self._rw.const(np.array(want.zero, x.type.dtype.carrier), f"{name}.zero")
             x = self._rw.emit(Add(), x, zero, at=at)
         return self._rw.emit(Cast(want.dtype), x, at=at, name=name)
-
-
-def _constant(rw: Rewriter, v: Value) -> Coded | None:
-    """A constant that is integers times a scale."""
-    found = integers(v.array[None]) if v.array.dtype.kind == "f" else None
-    if found is None:
-        return None
-    return Coded(rw.const(found.codes[0], f"{v.name}.codes"), float(found.scale[0]), 0)
-
-
-def _scalar(rw: Rewriter, v: Value) -> Value:
-    """A constant of one element as a scalar, which broadcasts to any rank."""
-    return rw.const(v.array.reshape(()), v.name) if v.type.size == 1 else v
-
-
-def _all_codes(dtype: DType) -> Array:
-    return np.arange(dtype.min, dtype.max + 1).astype(dtype.carrier)
-
-
-def _codes_of(x: Array, nodes: Sequence[Node], s: Stairs, want: Requant) -> Array | None:
-    """Codes of a vector of values of a staircase's root, of the same function for all channels; None if some is not
-    finite."""
-    with np.errstate(all="ignore"):
-        for node in nodes:
-            args = [v if v is None else v.array.reshape(-1) if v.is_const else x for v in node.inputs]
-            (x,) = node.op.reference(*args)
-        steps = np.rint((x.astype(np.float64) - s.offset) / s.scale)
-    return want.finish(steps.astype(np.int64)) if np.isfinite(steps).all() else None
-
-
-def _code_of(real: float, nodes: Sequence[Node], s: Stairs, want: Requant) -> int:
-    codes = _codes_of(np.full(1, real, np.float32), nodes, s, want)
-    assert codes is not None
-    return int(codes[0])
-
-
-def _quantizer(root: Value, nodes: Sequence[Node]) -> Stairs | None:
-    """The staircase of the nodes if it rounds, or does not need to: codes of one quantizer in those of an equal one."""
-    s = climb(root, nodes)
-    if s is None or s.scale <= 0 or s.mode:
-        return s if s is not None and s.scale > 0 else None
-    rounds = any(isinstance(n.op, ROUNDS) for n in nodes)
-    return replace(s, mode=EVEN) if rounds and s.integral(root) else None
-
-
-def _storage(lo: float, hi: float) -> tuple[DType, int] | None:
-    """The narrowest type for the rounded numbers lo ... hi, and what is added to them to fit it; None if none does."""
-    for dtype in (INT8, UINT8, INT16, UINT16):
-        if dtype.min <= lo and hi <= dtype.max:
-            return dtype, 0
-        if hi - lo <= dtype.max - dtype.min:
-            return dtype, int(dtype.min - lo)
-    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ from bitc.ops.quantize import Dequantize, Quantize
 from bitc.ops.reduce import Reduce
 from bitc.ops.unary import Unary
 from bitc.pipeline import optimize
+from bitc.target import Target
+from tests.kernels.harness import check as check_c
+from tests.kernels.harness import merge, portable, random_feeds
 
 Array = np.ndarray[Any, Any]
 OUT = 0.05
@@ -362,3 +366,14 @@ def test_dynamic_quantization() -> None:
     graph = check(n, y, step=0.02)
     convs = [n for n in graph.nodes if isinstance(n.op, Conv2D | MatMul)]
     assert [(c.input(0).type.dtype.name, c.input(1).type.dtype.name) for c in convs] == [("uint8", "int8")]
+
+
+@pytest.mark.parametrize("target", ["host", "portable"])
+def test_generated_code(target: str, tmp_path: Path) -> None:
+    """The C of some forms, on wide and on narrow words: the oracle's integers."""
+    graphs = []
+    for form in ("per channel", "u8 u8", "average pool", "concat of two scales", "product", "bias of reals", "sigmoid"):
+        net = Net()
+        graphs.append(optimize(net.model(QDQ[form](net), (1, 4, 6, 6), TensorProto.FLOAT)).graph)
+    graph = merge(graphs)
+    check_c(graph, portable() if target == "portable" else Target.load("host"), tmp_path, random_feeds(graph))
