@@ -44,11 +44,9 @@ class LastStep:
                 return None
             (after,) = node.op.reference(before, *rest)
             positions[node.output] = layer, after
-            return (
-                rw.emit(Reshape(node.output.shape), layer.outputs[0], at=node.origin)
-                if _is_last(layer, after)
-                else None
-            )
+            if not _is_last(layer, after):
+                return None
+            return rw.emit(Reshape(node.output.shape), layer.outputs[0], at=node.origin)
 
         return rewrite(rewrite(graph, take), _without_sequence)
 
