@@ -107,6 +107,8 @@ def loop(ctx: Context, open_: Open) -> list[Value]:
     if len(graph.input) != 2 + len(states) or collects < 0 or len(ctx.node.output) > len(graph.output) - 1:
         raise ctx.invalid("its body has another number of inputs or outputs")
     given = ctx.optional_array(0, "the number of steps")
+    if given is not None and given.size != 1:
+        raise ctx.invalid(f"its number of steps is {ctx.input(0).type}")
     steps = None if given is None else int(given.reshape(-1)[0])
     running = ctx.const(np.array(True)) if ctx.optional(1) is None else _condition(ctx, ctx.input(1))
     body, limit = open_(graph), _Limit(ctx)

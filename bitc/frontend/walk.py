@@ -215,3 +215,7 @@ class Walker:
             return flow(ctx, open_)
         except Incomplete:
             return [UNKNOWN] * len(node.output)
+        except (Refused, ModelError, RecursionError, MemoryError):
+            raise
+        except Exception as e:
+            raise ctx.invalid(f"{node.op_type} does not accept its inputs, attributes or subgraphs") from e

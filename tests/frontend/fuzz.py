@@ -189,7 +189,38 @@ def quantizers() -> ModelProto:
     return model(nodes, {"x": floats(1, 8)}, ["y"], {"w": floats(8, 4), "t": floats(4, 3), **scalars})
 
 
-GRAPHS = [weights_in_a_branch, functions, quantizers]
+def sequences() -> ModelProto:
+    """Recurrent layers, a loop, a scan and a choice at run time; and an operator with a definition alone."""
+    node = helper.make_node
+    step = helper.make_graph(
+        [node("Add", ["h", "t"], ["h2"]), node("Identity", ["c"], ["c2"])],
+        "step",
+        [helper.make_tensor_value_info(n, t, s) for n, t, s in (("i", 7, []), ("c", 9, []), ("h", 1, None))],
+        [helper.make_tensor_value_info(n, t, None) for n, t in (("c2", 9), ("h2", 1))],
+    )
+    scanned = helper.make_graph(
+        [node("Mul", ["k", "e"], ["k2"]), node("Tanh", ["k2"], ["o"])],
+        "scanned",
+        [helper.make_tensor_value_info(n, 1, [2, 1, 3]) for n in ("k", "e")],
+        [helper.make_tensor_value_info(n, 1, [2, 1, 3]) for n in ("k2", "o")],
+    )
+    then, other = (subgraph([node(op, ["l"], [op])], [op]) for op in ("Neg", "Exp"))
+    nodes = [
+        node("LSTM", ["x", "w", "r", "b"], ["s", "t", "u"], hidden_size=3, direction="bidirectional"),
+        node("Loop", ["n", "go", "t"], ["l"], body=step),
+        node("ReduceMax", ["l"], ["m"], keepdims=0),
+        node("Greater", ["m", "zero"], ["g"]),
+        node("If", ["g"], ["f"], then_branch=then, else_branch=other),
+        node("Scan", ["f", "s"], ["last", "p"], body=scanned, num_scan_inputs=1),
+        node("MeanVarianceNormalization", ["p"], ["y"], axes=[0, 2]),
+    ]
+    constants = {"w": floats(2, 12, 2), "r": floats(2, 12, 3), "b": floats(2, 24), "zero": np.array(0, np.float32)}
+    return model(
+        nodes, {"x": floats(4, 1, 2)}, ["y", "last"], {**constants, "n": np.array(3), "go": np.array(True)}, 14
+    )
+
+
+GRAPHS = [weights_in_a_branch, functions, quantizers, sequences]
 
 
 def case(seed: int) -> bytes:
