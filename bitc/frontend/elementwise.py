@@ -14,6 +14,7 @@ from bitc.ops import binary as b
 from bitc.ops import bits
 from bitc.ops import trig as t
 from bitc.ops import unary as u
+from bitc.ops.movement import Reshape
 
 
 def simple(op: Op) -> Importer:
@@ -30,8 +31,34 @@ def alpha(make: Callable[[float], Op], default: float) -> Importer:
 
 
 def pair(op: Op) -> Importer:
-    """Two operands. Before opset 7 `axis` and `broadcast` existed; they are refused as unknown attributes."""
-    return lambda ctx: ctx.emit(op, ctx.number(0), ctx.number(1))
+    """Two operands."""
+    return lambda ctx: ctx.emit(op, ctx.number(0), second(ctx))
+
+
+def second(ctx: Context) -> Value:
+    """The second operand. Before opset 7 it lies along the first from `axis` on, by default at its end."""
+    x, y = ctx.input(0), ctx.input(1)
+    if ctx.opset >= 7:
+        return y
+    if not ctx.attrs.flag("broadcast"):
+        if x.shape != y.shape:
+            raise ctx.invalid(f"{x.type} and {y.type} differ, and it does not broadcast")
+        ctx.attrs.ignore("axis")
+        return y
+    if "axis" not in ctx.attrs:
+        return y
+    after = x.type.rank - ctx.axis(ctx.attrs.int_("axis"), x.type.rank) - y.type.rank
+    if after < 0:
+        raise ctx.invalid(f"{y.type} does not lie along {x.type}")
+    return y if after == 0 else ctx.emit(Reshape((*y.shape, *[1] * after)), y)
+
+
+def prelu(ctx: Context) -> Value:
+    """Before opset 7 a slope of several elements is one per channel."""
+    x, slope = ctx.number(0), ctx.number(1)
+    if ctx.opset < 7 and slope.type.size > 1 and x.type.rank > 2:
+        slope = ctx.emit(Reshape((slope.type.size, *[1] * (x.type.rank - 2))), slope)
+    return ctx.emit(b.PRelu(), x, slope)
 
 
 def variadic(op: Op) -> Importer:
@@ -181,7 +208,7 @@ def cast_like(ctx: Context) -> Value:
 
 def power(ctx: Context) -> Value:
     """Squares, cubes and square roots become what they are, as onnxruntime computes them."""
-    x, y = ctx.number(0), ctx.number(1)
+    x, y = ctx.number(0), second(ctx)
     exponent = y.array.reshape(-1)[0].item() if y.is_const and y.type.size == 1 and y.type.rank <= x.type.rank else None
     if exponent == 1:
         return x
@@ -206,7 +233,7 @@ def mod(ctx: Context) -> Value:
 
 
 def equal(ctx: Context) -> Value:
-    return ctx.emit(b.Equal(), ctx.input(0), ctx.input(1))
+    return ctx.emit(b.Equal(), ctx.input(0), second(ctx))
 
 
 def where(ctx: Context) -> Value:
@@ -280,14 +307,15 @@ def identity(ctx: Context) -> Value:
     return ctx.input()
 
 
-def dropout(ctx: Context) -> Value:
+def dropout(ctx: Context) -> list[Value]:
     """Inference passes its input through; the mask, if read, is all true."""
     ctx.attrs.ignore("ratio", "seed")
+    if ctx.opset < 7 and not ctx.attrs.flag("is_test"):
+        raise Refused("dropout in training mode", "export the model in inference mode")
     if ctx.opset >= 12 and ctx.optional(2) is not None and bool(ctx.array(2, "training_mode").any()):
         raise Refused("dropout in training mode", "export the model in inference mode")
-    if ctx.wanted(1):
-        raise Refused("the mask of a dropout is used", "export the model in inference mode")
-    return ctx.input()
+    x = ctx.input()
+    return [x, ctx.const(np.ones(x.shape, np.bool_))] if ctx.wanted(1) else [x]
 
 
 def relu(ctx: Context) -> Value:
@@ -358,7 +386,7 @@ TABLE: Table = {
     ("", "Div"): pair(b.Div()),
     ("", "Pow"): power,
     ("", "Mod"): mod,
-    ("", "PRelu"): pair(b.PRelu()),
+    ("", "PRelu"): prelu,
     ("", "Min"): variadic(b.Min()),
     ("", "Max"): variadic(b.Max()),
     ("", "Sum"): variadic(b.Add()),

@@ -12,7 +12,7 @@ from bitc.ir import TensorType, Value
 
 # fmt: off
 FOLDABLE = frozenset((
-    "DequantizeLinear", "DynamicQuantizeLinear", "LpNormalization", "MeanVarianceNormalization", "MelWeightMatrix",
+    "DequantizeLinear", "DynamicQuantizeLinear", "MeanVarianceNormalization", "MelWeightMatrix",
     "NonMaxSuppression", "NonZero", "QuantizeLinear", "Unique",
 ))
 # fmt: on

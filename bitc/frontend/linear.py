@@ -1,17 +1,18 @@
-"""Importers of convolution, pooling, matrix products and batch normalization."""
+"""Importers of convolution, global pooling, matrix products and batch normalization."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from bitc.frontend.context import Context, Refused, Table
+from bitc.frontend.movement import reshaped, sliced
 from bitc.ir import Op, Value
 from bitc.ops import binary as b
 from bitc.ops.linear import Conv2D, MatMul
 from bitc.ops.movement import Pad, Reshape, Slice, Transpose
-from bitc.ops.pool import AveragePool, MaxPool
 from bitc.ops.reduce import ReduceMax, ReduceMean
 from bitc.ops.unary import Reciprocal, Sqrt
 from bitc.ops.window import Window
@@ -33,8 +34,6 @@ def image(ctx: Context, x: Value) -> Value:
         n, c, w = x.shape
         return ctx.emit(Reshape((n, c, 1, w)), x)
     if x.type.rank != 4:
-        if x.type.rank == 5:
-            raise Refused("three spatial axes", "only 1-D and 2-D are supported")
         raise ctx.invalid(f"the input has rank {x.type.rank}")
     return x
 
@@ -74,16 +73,29 @@ def window_of(ctx: Context, size: Sequence[int], kernel: Sequence[int]) -> tuple
     return strides, begin + [t - x for t, x in zip(total, begin, strict=True)], dilations
 
 
-def _window(kernel: Sequence[int], strides: list[int], pads: list[int], dilations: list[int]) -> Window:
-    """The IR's 2-D window; one spatial axis becomes the width."""
-    if len(kernel) == 1:
-        return Window((1, kernel[0]), (1, strides[0]), (0, pads[0], 0, pads[1]), (1, dilations[0]))
-    return Window(
-        (kernel[0], kernel[1]),
-        (strides[0], strides[1]),
-        (pads[0], pads[1], pads[2], pads[3]),
-        (dilations[0], dilations[1]),
-    )
+@dataclass(frozen=True)
+class Slide:
+    """How a window moves over the spatial axes; `pads` are all begins, then all ends."""
+
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+
+    @property
+    def without_first(self) -> Slide:
+        """The same over all axes but the first."""
+        half = len(self.strides)
+        return Slide(self.strides[1:], (*self.pads[1:half], *self.pads[half + 1 :]), self.dilations[1:])
+
+    def window(self, kernel: Sequence[int]) -> Window:
+        """The IR's window of up to two axes; one spatial axis becomes the width."""
+        skip = 2 - len(kernel)
+        half = len(self.pads) // 2
+        top, left = (*[0] * skip, *self.pads[:half])
+        bottom, right = (*[0] * skip, *self.pads[half:])
+        (kh, kw), (sy, sx) = (*[1] * skip, *kernel), (*[1] * skip, *self.strides)
+        dy, dx = (*[1] * skip, *self.dilations)
+        return Window((kh, kw), (sy, sx), (top, left, bottom, right), (dy, dx))
 
 
 def crop(ctx: Context, x: Value, pads: list[int]) -> tuple[Value, list[int]]:
@@ -120,76 +132,54 @@ def convolution(ctx: Context, x: Value, w: Value, bias: Value | None, group: int
         raise ctx.invalid(f"kernel_shape is {list(kernel)}, the weights are {w.type}")
     if group < 1 or x.shape[1] != w.shape[1] * group or w.shape[0] % group:
         raise ctx.invalid(f"{group} groups of an input {x.type} do not fit weights {w.type}")
-    if rank == 5:
-        image(ctx, x)
     strides, pads, dilations = window_of(ctx, x.shape[2:], kernel)
+    if bias is not None and bias.shape != (w.shape[0],):
+        raise ctx.invalid(f"the bias is {bias.type} for {w.shape[0]} channels")
     x, pads = crop(ctx, x, pads)
-    window = _window(kernel, strides, pads, dilations)
+    return convolve(ctx, x, w, bias, Slide(tuple(strides), tuple(pads), tuple(dilations)), group)
+
+
+def convolve(ctx: Context, x: Value, w: Value, bias: Value | None, slide: Slide, group: int) -> Value:
+    """A convolution of x ``[N, C, spatial...]`` with w ``[O, C / group, kernel...]``; no pad is negative."""
+    if x.type.rank > 4:
+        return _deep(ctx, x, w, bias, slide, group)
+    window = slide.window(w.shape[2:])
     nhwc = to_nhwc(ctx, image(ctx, x))
     check_output(ctx, window, nhwc)
     y = ctx.emit(Conv2D(window, group), nhwc, to_nhwc(ctx, image(ctx, w)))
     if bias is not None:
-        if bias.shape != (w.shape[0],):
-            raise ctx.invalid(f"the bias is {bias.type} for {w.shape[0]} channels")
         y = ctx.emit(b.Add(), y, bias)
-    return plain(ctx, to_nchw(ctx, y), rank)
+    return plain(ctx, to_nchw(ctx, y), x.type.rank)
 
 
-def _pool_window(ctx: Context, x: Value) -> tuple[Value, Window]:
-    """The input in NHWC and the window; `ceil_mode` becomes end padding such that the floor formula gives ONNX's size
-    (the last window must start inside the input or its leading padding)."""
+def _deep(ctx: Context, x: Value, w: Value, bias: Value | None, slide: Slide, group: int) -> Value:
+    """Three or more spatial axes: a sum over the taps of the first one, each a convolution over the others with the
+    positions of the first in the batch."""
     axes = x.type.rank - 2
-    if not 1 <= axes <= 2:
-        image(ctx, x)
-    kernel = ctx.attrs.ints("kernel_shape") or ()
-    strides, pads, dilations = window_of(ctx, x.shape[2:], kernel)
-    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    if min(pads) < 0 or any(p >= r for p, r in zip(pads, [*reach, *reach], strict=True)):
-        raise ctx.invalid(f"pads {pads} of a pooling window {list(kernel)}")
-    if ctx.attrs.flag("ceil_mode"):
-        for a, d in enumerate(x.shape[2:]):
-            span = d + pads[a] + pads[axes + a] - reach[a]
-            out = -(-span // strides[a]) + 1
-            if (out - 1) * strides[a] >= d + pads[a]:
-                out -= 1
-            pads[axes + a] += max(0, (out - 1) * strides[a] - span)
-    window = _window(kernel, strides, pads, dilations)
-    nhwc = to_nhwc(ctx, image(ctx, x))
-    check_output(ctx, window, nhwc)
-    return nhwc, window
+    before, after = [0] * x.type.rank, [0] * x.type.rank
+    before[2], after[2] = slide.pads[0], slide.pads[axes]
+    padded = ctx.emit(Pad(tuple(before), tuple(after)), x) if before[2] or after[2] else x
+    step, dilation, inner = slide.strides[0], slide.dilations[0], slide.without_first
+    count = (padded.shape[2] - (w.shape[2] - 1) * dilation - 1) // step + 1
+    if count < 1:
+        raise ctx.invalid(f"a window of {w.shape[2]} does not fit into {x.type}")
+    swap = (0, 2, 1, *range(3, x.type.rank))
+    total: Value | None = None
+    for tap in range(w.shape[2]):
+        planes = _part(ctx, padded, tap * dilation, (count - 1) * step + 1, step)
+        batch = reshaped(ctx, ctx.emit(Transpose(swap), planes), (x.shape[0] * count, x.shape[1], *x.shape[3:]))
+        weights = reshaped(ctx, _part(ctx, w, tap, 1, 1), (*w.shape[:2], *w.shape[3:]))
+        y = convolve(ctx, batch, weights, bias if tap == 0 else None, inner, group)
+        total = y if total is None else ctx.emit(b.Add(), total, y)
+    assert total is not None
+    return ctx.emit(Transpose(swap), reshaped(ctx, total, (x.shape[0], count, *total.shape[1:])))
 
 
-def max_pool(ctx: Context) -> Value:
-    ctx.attrs.ignore("storage_order")
-    if ctx.wanted(1):
-        raise Refused("the indices of a max pool are used", "only its values are supported")
-    x = ctx.number()
-    nhwc, window = _pool_window(ctx, x)
-    return plain(ctx, to_nchw(ctx, ctx.emit(MaxPool(window), nhwc)), x.type.rank)
-
-
-def average_pool(ctx: Context) -> Value:
-    return averaged(ctx, ctx.floats())
-
-
-def averaged(ctx: Context, x: Value) -> Value:
-    """The node's average pool over x ``[N, C, spatial...]``."""
-    include = ctx.attrs.flag("count_include_pad")
-    ceil = ctx.attrs.flag("ceil_mode")
-    nhwc, window = _pool_window(ctx, x)
-    if include and ceil:  # what ceil_mode adds at the end counts neither as input nor as padding
-        return _padded_average(ctx, x, nhwc, window)
-    return plain(ctx, to_nchw(ctx, ctx.emit(AveragePool(window, include), nhwc)), x.type.rank)
-
-
-def _padded_average(ctx: Context, x: Value, nhwc: Value, window: Window) -> Value:
-    axes = x.type.rank - 2
-    declared = window_of(ctx, x.shape[2:], ctx.attrs.ints("kernel_shape") or ())[1]
-    begin, end = [0] * (2 - axes) + declared[:axes], [0] * (2 - axes) + declared[axes:]
-    padded = ctx.emit(Pad((0, *begin, 0), (0, *end, 0)), nhwc)
-    left = (0, 0, window.pads[2] - end[0], window.pads[3] - end[1])
-    inner = Window(window.kernel, window.strides, left, window.dilations)
-    return plain(ctx, to_nchw(ctx, ctx.emit(AveragePool(inner), padded)), x.type.rank)
+def _part(ctx: Context, x: Value, start: int, length: int, step: int) -> Value:
+    """Every `step`-th of `length` elements from `start` on along axis 2."""
+    ranges = [(0, d, 1) for d in x.shape]
+    ranges[2] = (start, start + length, step)
+    return sliced(ctx, x, ranges)
 
 
 def global_pool(ctx: Context, op: Op) -> Value:
@@ -218,6 +208,7 @@ def gemm(ctx: Context) -> Value:
     a, w, c = ctx.number(0), ctx.number(1), ctx.optional(2)
     if a.type.rank != 2 or w.type.rank != 2 or a.type.dtype is not w.type.dtype:
         raise ctx.invalid(f"operands are {a.type} and {w.type}")
+    ctx.attrs.ignore("broadcast")  # before opset 7; C may always be smaller
     alpha, beta = ctx.attrs.float_("alpha", 1.0), ctx.attrs.float_("beta", 1.0)
     if ctx.attrs.flag("transA"):
         a = ctx.emit(Transpose((1, 0)), a)
@@ -241,6 +232,8 @@ def batch_normalization(ctx: Context) -> Value:
     x = ctx.floats()
     epsilon = ctx.attrs.float_("epsilon", 1e-5)
     ctx.attrs.ignore("momentum")
+    if ctx.opset < 7 and not ctx.attrs.flag("is_test"):
+        raise Refused("batch normalization in training mode", "export the model in inference mode")
     if ctx.attrs.flag("training_mode") or any(ctx.wanted(i) for i in range(1, 5)):
         raise Refused("batch normalization in training mode", "export the model in inference mode")
     if not ctx.attrs.flag("spatial", True):
@@ -263,8 +256,6 @@ def per_channel(ctx: Context, v: Value, x: Value, axis: int = 1) -> Value:
 
 TABLE: Table = {
     ("", "Conv"): conv,
-    ("", "MaxPool"): max_pool,
-    ("", "AveragePool"): average_pool,
     ("", "GlobalAveragePool"): global_average_pool,
     ("", "GlobalMaxPool"): global_max_pool,
     ("", "MatMul"): matmul,

@@ -7,11 +7,12 @@ from math import prod
 
 from bitc.frontend.context import Context, Refused, Table
 from bitc.frontend.linear import per_channel
-from bitc.frontend.movement import reshaped
+from bitc.frontend.movement import reshaped, sliced
 from bitc.ir import Value
 from bitc.ops import binary as b
 from bitc.ops import unary as u
-from bitc.ops.reduce import ReduceMean
+from bitc.ops.movement import Pad
+from bitc.ops.reduce import ReduceMean, ReduceSum
 
 
 def standardized(ctx: Context, x: Value, axes: Sequence[int], epsilon: float) -> Value:
@@ -73,7 +74,45 @@ def group_normalization(ctx: Context) -> Value:
     return affine(ctx, reshaped(ctx, y, x.shape), per_channel(ctx, scale, x), per_channel(ctx, bias, x))
 
 
+def lrn(ctx: Context) -> Value:
+    """``x / (bias + alpha / size * (sum of squares of `size` channels around))^beta``."""
+    x, size = ctx.floats(), ctx.attrs.int_("size")
+    if x.type.rank < 3 or not 1 <= size <= 2 * x.shape[1]:
+        raise ctx.invalid(f"{size} channels of {x.type}")
+    before, after = [0] * x.type.rank, [0] * x.type.rank
+    before[1], after[1] = (size - 1) // 2, size // 2
+    squares = ctx.emit(b.Mul(), x, x)
+    padded = ctx.emit(Pad(tuple(before), tuple(after)), squares) if size > 1 else squares
+    total: Value | None = None
+    for start in range(size):
+        ranges = [(0, d, 1) for d in x.shape]
+        ranges[1] = (start, start + x.shape[1], 1)
+        part = sliced(ctx, padded, ranges)
+        total = part if total is None else ctx.emit(b.Add(), total, part)
+    assert total is not None
+    alpha, beta = ctx.attrs.float_("alpha", 1e-4), ctx.attrs.float_("beta", 0.75)
+    scaled_sum = ctx.emit(b.Mul(), total, ctx.const(alpha / size))
+    base = ctx.emit(b.Add(), scaled_sum, ctx.const(ctx.attrs.float_("bias", 1.0)))
+    return ctx.emit(b.Div(), x, ctx.emit(b.Pow(), base, ctx.const(beta)))
+
+
+def lp_normalization(ctx: Context) -> Value:
+    """x divided by its norm along an axis; 0 where that is 0."""
+    x, p = ctx.floats(), ctx.attrs.int_("p", 2)
+    axis = ctx.axis(ctx.attrs.int_("axis", -1), x.type.rank)
+    if p not in (1, 2):
+        raise ctx.invalid(f"p is {p}")
+    if p == 1:
+        norm = ctx.emit(ReduceSum((axis,)), ctx.emit(u.Abs(), x))
+    else:
+        norm = ctx.emit(u.Sqrt(), ctx.emit(ReduceSum((axis,)), ctx.emit(b.Mul(), x, x)))
+    zero = ctx.emit(b.Equal(), norm, ctx.const(0.0))
+    return ctx.emit(b.Where(), zero, ctx.const(0.0), ctx.emit(b.Div(), x, norm))
+
+
 TABLE: Table = {
+    ("", "LRN"): lrn,
+    ("", "LpNormalization"): lp_normalization,
     ("", "LayerNormalization"): layer_normalization,
     ("", "RMSNormalization"): rms_normalization,
     ("", "InstanceNormalization"): instance_normalization,

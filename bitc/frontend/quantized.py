@@ -10,7 +10,8 @@ from collections.abc import Callable
 import numpy as np
 
 from bitc.frontend.context import Context, Importer, Refused, Table
-from bitc.frontend.linear import averaged, convolution, per_channel
+from bitc.frontend.linear import convolution, per_channel
+from bitc.frontend.pooling import averaged
 from bitc.frontend.tensors import dtype_of, type_name
 from bitc.ir import INT32, UINT8, DType, Value
 from bitc.ir.types import Quant

@@ -7,7 +7,7 @@ from math import prod
 
 from bitc.frontend.context import Context, Importer, Table
 from bitc.frontend.movement import axes_of, reshaped
-from bitc.ir import Value
+from bitc.ir import BOOL, UINT8, Value
 from bitc.ops import binary as b
 from bitc.ops import reduce as r
 from bitc.ops import unary as u
@@ -23,7 +23,7 @@ def reduced(ctx: Context, kind: Kind, x: Value, since: int = 18) -> Value:
     if noop and not given:
         return x
     axes = ctx.axes(given, x.type.rank) if given else tuple(range(x.type.rank))
-    if prod(x.shape[a] for a in axes) == 0:
+    if prod(x.shape[a] for a in axes) == 0 and kind is r.ReduceMean:
         raise ctx.invalid(f"reduces no elements of {x.type}")
     return ctx.emit(kind(axes, keepdims), x)
 
@@ -36,6 +36,17 @@ def reduction(kind: Kind, before: u.Unary | None = None, after: u.Unary | None =
         x = x if before is None else ctx.emit(before, x)
         y = reduced(ctx, kind, x, since)
         return y if after is None else ctx.emit(after, y)
+
+    return run
+
+
+def extreme(kind: Kind) -> Importer:
+    """Of bools, the largest is whether any is true, the smallest whether all are."""
+
+    def run(ctx: Context) -> Value:
+        x = ctx.input()
+        y = reduced(ctx, kind, ctx.cast(x, UINT8) if x.type.dtype is BOOL else x)
+        return ctx.cast(y, x.type.dtype)
 
     return run
 
@@ -58,6 +69,8 @@ def log_sum_exp(ctx: Context) -> Value:
     x = ctx.floats()
     given = axes_of(ctx, 1, 18)
     axes = ctx.axes(given, x.type.rank) if given else tuple(range(x.type.rank))
+    if ctx.attrs.flag("noop_with_empty_axes") and not given:
+        return x
     top = ctx.emit(r.ReduceMax(axes), x)
     y = reduced(ctx, r.ReduceSum, ctx.emit(u.Exp(), ctx.emit(b.Sub(), x, top)))
     return ctx.emit(b.Add(), ctx.emit(u.Log(), y), reshaped(ctx, top, y.shape))
@@ -91,8 +104,8 @@ TABLE: Table = {
     ("", "ReduceMean"): reduction(r.ReduceMean),
     ("", "ReduceSum"): reduction(r.ReduceSum, since=13),
     ("", "ReduceProd"): reduction(r.ReduceProd),
-    ("", "ReduceMax"): reduction(r.ReduceMax),
-    ("", "ReduceMin"): reduction(r.ReduceMin),
+    ("", "ReduceMax"): extreme(r.ReduceMax),
+    ("", "ReduceMin"): extreme(r.ReduceMin),
     ("", "ReduceL1"): reduction(r.ReduceSum, before=u.Abs()),
     ("", "ReduceL2"): l2,
     ("", "ReduceSumSquare"): sum_square,

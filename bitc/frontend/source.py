@@ -11,7 +11,7 @@ from onnx import GraphProto, ModelProto, NodeProto, OperatorSetIdProto
 
 from bitc.errors import InvalidModel, UsageError
 
-OLDEST_OPSET = 7
+OLDEST_OPSET = 6
 LIMIT_NODES = 1_000_000
 QONNX_DOMAINS = ("onnx.brevitas", "finn.custom_op.general", "qonnx.custom_op.general", "qonnx", "finn", "")
 QONNX_OPS = ("BipolarQuant", "Quant", "IntQuant", "MultiThreshold", "Trunc")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from bitc.frontend import (
+    algebra,
     attention,
     elementwise,
     indexing,
     linear,
     movement,
     normalization,
+    pooling,
     qonnx,
     quantized,
     recurrent,
@@ -21,6 +23,8 @@ from bitc.frontend.context import Table
 TABLE: Table = {
     **elementwise.TABLE,
     **linear.TABLE,
+    **algebra.TABLE,
+    **pooling.TABLE,
     **transposed.TABLE,
     **movement.TABLE,
     **indexing.TABLE,

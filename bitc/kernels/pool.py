@@ -14,7 +14,7 @@ from bitc.kernels.epilogues import epilogue
 from bitc.kernels.geometry import geometry
 from bitc.kernels.pack import pack_bits, storage
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out
-from bitc.ops.pool import AveragePool, MaxPool
+from bitc.ops.pool import ArgMaxPool, AveragePool, MaxPool
 from bitc.target import Target
 
 
@@ -80,5 +80,18 @@ def _average_build(node: Node, target: Target) -> tuple[Step, ...]:
     return (Step(AVERAGE.name, "kernels/average_pool.j2", args, context, ("bitc_defs.h",)),)
 
 
+def _arg_accepts(node: Node, target: Target) -> str:
+    return first_reason((bool(node.input(0).type.dtype.c_type), "the input is packed"))
+
+
+def _arg_build(node: Node, target: Target) -> tuple[Step, ...]:
+    op, x = node.op, node.input(0)
+    assert isinstance(op, ArgMaxPool)
+    context = {**geometry(x.type, op.window).context, "channels": x.type.channels, "t": x.type.dtype.c_type}
+    args = (out(node), Arg("x", x))
+    return (Step(ARG.name, "kernels/arg_max_pool.j2", args, context, ("bitc_defs.h",)),)
+
+
+ARG = Variant("arg_max_pool", (ArgMaxPool,), _arg_accepts, _arg_build)
 MAX = Variant("max_pool", (MaxPool,), _max_accepts, _max_build)
 AVERAGE = Variant("average_pool", (AveragePool,), _average_accepts, _average_build)

@@ -47,6 +47,7 @@ VARIANTS: tuple[Variant, ...] = (
     depthwise_int8.VARIANT,
     depthwise_products.VARIANT,
     pool.MAX,
+    pool.ARG,
     pool.AVERAGE,
     requant.REQUANTIZE,
     requant.DEQUANTIZE,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bitc.ir.box import Box
-from bitc.ir.dtypes import from_numpy
+from bitc.ir.dtypes import INT64, from_numpy
 from bitc.ir.graph import Array, Op
 from bitc.ir.types import TensorType
 from bitc.ops.epilogue import Requant
@@ -58,6 +58,33 @@ class MaxPool(Op):
             best, new = out[:, oy, ox], x[:, iy, ix]
             out[:, oy, ox] = np.where(np.where(as_min, new < best, new > best), new, best)
         return (out,)
+
+
+@dataclass(frozen=True)
+class ArgMaxPool(Op):
+    """Where the maximum of each window stands in its channel: ``row * width + column`` (int64); of equal ones the
+    first. Inputs: x ``[N, H, W, C]``."""
+
+    window: Window
+
+    def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
+        (x,) = types
+        assert x is not None
+        oh, ow = self.window.out_size((x.shape[1], x.shape[2]))
+        return (TensorType((x.shape[0], oh, ow, x.shape[3]), INT64),)
+
+    def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
+        (x,) = arrays
+        assert x is not None
+        best = empty_output(x, self.window, x.shape[3], x.dtype)
+        at = np.full(best.shape, -1, np.int64)
+        places = np.arange(x.shape[1] * x.shape[2]).reshape(1, x.shape[1], x.shape[2], 1)
+        for _, _, (oy, ox), (iy, ix) in self.window.taps(spatial(x)):
+            new, old = x[:, iy, ix], best[:, oy, ox]
+            better = (at[:, oy, ox] < 0) | (new > old)
+            best[:, oy, ox] = np.where(better, new, old)
+            at[:, oy, ox] = np.where(better, places[:, iy, ix], at[:, oy, ox])
+        return (at,)
 
 
 @dataclass(frozen=True)

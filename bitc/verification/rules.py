@@ -458,7 +458,7 @@ RULES: dict[type[Op], Rule] = {
     bits.BitCast: unknown, trig.Sin: smooth(np.sin), trig.Cos: smooth(np.cos), trig.Tan: unknown,
     trig.Asin: unknown, trig.Acos: unknown, trig.Atan: smooth(np.arctan), trig.Sinh: unknown, trig.Cosh: unknown,
     trig.Asinh: smooth(np.arcsinh), trig.Acosh: unknown, trig.Atanh: unknown,
-    Conv2D: conv2d, MatMul: matmul, pool.MaxPool: largest_error, pool.AveragePool: linear_sum,
+    Conv2D: conv2d, MatMul: matmul, pool.MaxPool: largest_error, pool.ArgMaxPool: unknown, pool.AveragePool: linear_sum,
     reduce.ReduceSum: linear_sum, reduce.ReduceMean: linear_sum, reduce.ReduceProd: product,
     reduce.ReduceMax: largest_error, reduce.ReduceMin: largest_error, reduce.ArgMax: arg, reduce.ArgMin: arg,
     reduce.Softmax: softmax, reduce.LogSoftmax: log_softmax,

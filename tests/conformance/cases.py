@@ -27,6 +27,10 @@ OUT_OF_SCOPE: dict[str, frozenset[str]] = {
 """Operators that are no inference on numeric tensors, by what they are."""
 
 
+NOISY = {"test_dft_inverse": 1e-6, "test_dft_inverse_opset19": 1e-6}
+"""Absolute tolerance of cases whose expected zeros hold the rounding errors of the float32 transform that made them."""
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """One test of the onnx project: a model, and pairs of inputs and expected outputs in the graph's order."""
@@ -60,7 +64,7 @@ def load_cases(kinds: Iterable[str] = KINDS) -> list[Case]:
     for kind, c in sorted(found, key=lambda pair: (KINDS.index(pair[0]), pair[1].name)):
         model, samples = (c.model, c.data_sets) if c.model is not None else _from_folder(Path(c.model_dir))
         pairs = tuple((tuple(map(_array, i)), tuple(map(_array, o))) for i, o in samples or [])
-        cases.append(Case(c.name, kind, model, pairs, c.rtol, c.atol))
+        cases.append(Case(c.name, kind, model, pairs, c.rtol, NOISY.get(c.name, c.atol)))
     return cases
 
 

@@ -73,7 +73,8 @@ def prepare(case: Case, target: Target, name: str) -> Ready | Result:
             open_shapes = {n: s for n, s in shapes.items() if n not in known}
             with np.errstate(all="ignore"):
                 compiled = compile_model(data, target, Options(open_shapes, known, name=name))
-            return Ready(case, compiled, tuple(known))
+            ready = Ready(case, compiled, tuple(known))
+            return ready if _fits(ready) else Result(OUT_OF_SCOPE, "data beyond the range of float32")
         except UnsupportedOp as e:
             asked = {n for u in e.nodes for n in _CONSTANT.findall(u.hint)} - set(known)
             if not asked:
@@ -150,7 +151,18 @@ def feeds_of(ready: Ready, sample: int) -> dict[str, np.ndarray]:
 
 def _carried(array: Any, dtype: DType) -> np.ndarray:
     found = np.asarray(array)
-    return (found if found.dtype.kind in "iubf" else found.astype(np.float32)).astype(dtype.carrier)
+    with np.errstate(over="ignore"):
+        return (found if found.dtype.kind in "iubf" else found.astype(np.float32)).astype(dtype.carrier)
+
+
+def _fits(ready: Ready) -> bool:
+    """Whether the types in which the C code takes its inputs hold the data."""
+    for i in range(len(ready.case.samples)):
+        feeds = ready.case.feeds(i)
+        for name, array in feeds_of(ready, i).items():
+            if array.dtype.kind == "f" and (np.isinf(array) & np.isfinite(np.asarray(feeds[name], np.float64))).any():
+                return False
+    return True
 
 
 # Running

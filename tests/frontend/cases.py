@@ -10,6 +10,7 @@ import numpy as np
 from tests.frontend.cases_attention import attention_cases
 from tests.frontend.cases_indexing import indexing_cases
 from tests.frontend.cases_recurrent import recurrent_cases
+from tests.frontend.cases_spatial import spatial_cases
 from tests.frontend.models import Array, floats, ints
 
 F, B = floats, np.array
@@ -332,12 +333,12 @@ CASES = (
     + recurrent_cases(case)
     + attention_cases(case)
     + indexing_cases(case)
+    + spatial_cases(case)
 )
 
 
 FOLDED = [
     case("NonZero", c=(np.round(F(4, 5)),)),
     case("Unique", c=(i64(3, 1, 3, 2),)),
-    case("LpNormalization", c=(F(4, 5),), axis=1),
     case("MeanVarianceNormalization", c=(F(2, 3, 4, 5),)),
 ]

@@ -16,7 +16,7 @@ from bitc.ops import unary as u1
 from bitc.ops.epilogue import Affine, TernThreshold, Threshold
 from bitc.ops.linear import MatMul
 from bitc.ops.movement import Concat, Crop, Expand, Gather, Pad, Reshape, Slice, Tile, Transpose
-from bitc.ops.pool import AveragePool, MaxPool
+from bitc.ops.pool import ArgMaxPool, AveragePool, MaxPool
 from bitc.ops.quantize import Dequantize, Requantize
 from bitc.ops.reduce import (
     ArgMax,
@@ -149,6 +149,7 @@ def pools() -> list[Graph]:
             x = t(2, 7, 6, c, dtype=dtype)
             graphs += [single(MaxPool(window), x)]
             graphs += [single(MaxPool(window), x, m) for m in (np.ones(c, np.bool_), rng.random(c) < 0.5)]
+        graphs += [single(ArgMaxPool(window), t(2, 7, 6, 5, dtype=d)) for d in (FLOAT32, INT8, INT64)]
         graphs += [single(AveragePool(window, pad), t(2, 7, 6, 5)) for pad in (False, True)]
     return graphs
 
