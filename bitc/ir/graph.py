@@ -37,6 +37,11 @@ class Op:
         columns. The window has lost `pads` (top, left, bottom, right) at the image's edges."""
         return self
 
+    def on_channels(self, start: int, stop: int, of: int, constants: Sequence[Array | None]) -> Channels | None:
+        """What computes channels [start, stop) of the `of` channels of output 0: the operator and its constants
+        (`constants` holds None for computed inputs). None: not known."""
+        return None
+
     @property
     def strides_over_image(self) -> bool:
         """Whether the kernel finds a window in the whole image by itself, from its first pixel on; others get windows
@@ -50,6 +55,20 @@ class Op:
     def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
         """Evaluate on numpy arrays: reals for dense types, codes for packed ones (bit1: 0/1, tern: -1/0/1)."""
         raise NotImplementedError(self.name)
+
+
+@dataclass(frozen=True)
+class Channels:
+    """An operator on some channels. Its computed inputs are those channels alone, or all of them if `all_inputs`."""
+
+    op: Op
+    constants: tuple[Array | None, ...]
+    all_inputs: bool = False
+
+
+def last_axis(constants: Sequence[Array | None], start: int, stop: int, of: int) -> tuple[Array | None, ...]:
+    """Constants that broadcast over channels, cut to some of them."""
+    return tuple(a if a is None or not a.ndim or a.shape[-1] != of else a[..., start:stop] for a in constants)
 
 
 @dataclass(frozen=True)

@@ -25,17 +25,30 @@ class Stage:
 
 
 @dataclass(frozen=True, eq=False)
+class Blocks:
+    """A chain of nodes that runs for a few output channels of its first node at a time, up to a value of one pixel:
+    a convolution consumed by a global pool. Nothing is computed twice."""
+
+    nodes: tuple[Node, ...]
+    size: int
+    """Channels at a time."""
+
+    def __str__(self) -> str:
+        return f"{self.nodes[0].output.name} .. {self.nodes[-1].output.name} by {self.size} channels"
+
+
+@dataclass(frozen=True, eq=False)
 class Schedule:
     """The order of a graph's nodes (that of the graph), and which of them run as stages."""
 
     graph: Graph
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[Stage | Blocks, ...] = ()
 
     def __str__(self) -> str:
         return "; ".join(map(str, self.stages)) or "layer by layer"
 
 
-def kept(graph: Graph, stage: Stage) -> tuple[Value, ...]:
+def kept(graph: Graph, stage: Stage | Blocks) -> tuple[Value, ...]:
     """Values of a stage that are needed after it: they are stored whole."""
     made = {n.output for n in stage.nodes}
     return tuple(

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from bitc.ir.dtypes import BIT1
 from bitc.ir.graph import Node, Value
 from bitc.ir.program import Buffer, Call, Done, Item, Kind, Layer, Place, Program
-from bitc.ir.schedule import Schedule, Stage, kept
+from bitc.ir.schedule import Blocks, Schedule, Stage, kept
 from bitc.ir.types import type_of
 from bitc.kernels import Choice, Selection
 from bitc.kernels.copy import copy_step
 from bitc.kernels.costs import predict
 from bitc.kernels.pack import pack_tensor
 from bitc.kernels.step import Operand, Packed, Scratch, Step, View
-from bitc.lower.stages import RowCache, StageLowering
+from bitc.lower.blocks import lower_blocks
+from bitc.lower.stages import RowCache, Spent, StageLowering
 from bitc.ops.linear import Conv2D, MatMul
 from bitc.ops.recurrent import Recurrent
 from bitc.target import Target
@@ -145,18 +146,24 @@ class _Lowering:
         if calls:
             self.body.append(Done(index, calls[-1].written[0]))
 
-    def _stage(self, stage: Stage) -> None:
+    def _stage(self, stage: Stage | Blocks) -> None:
         results = kept(self.graph, stage)
         for v in results:
             if v not in self.buffers:
                 self._define(v, Kind.ARENA)
-        lowering = StageLowering(self.graph, stage, self.target, self.selection, self._operand, self.rows)
         first = len(self.layers)
-        self.body += lowering.run(first)
-        for node, spent in zip(lowering.nodes, lowering.spent, strict=True):
+        nodes, spending = stage.nodes, list[Spent]()
+        if isinstance(stage, Blocks):
+            calls, spending = lower_blocks(stage, self.target, self.selection, self._operand, first)
+            self.body += calls
+        else:
+            lowering = StageLowering(self.graph, stage, self.target, self.selection, self._operand, self.rows)
+            self.body += lowering.run(first)
+            nodes, spending = lowering.nodes, lowering.spent
+        for node, spent in zip(nodes, spending, strict=True):
             assert spent.choice is not None
-            self._layer(node, spent.choice, spent.weights, spent.cost, spent.macs)
-        numbers = {n.output: first + i for i, n in enumerate(lowering.nodes)}
+            self._layer(node, spent.choice, spent.weights, spent.cost, spent.macs or None)
+        numbers = {n.output: first + i for i, n in enumerate(nodes)}
         self.body += [Done(numbers[v], self.buffers[v]) for v in results]
 
     def _layer(

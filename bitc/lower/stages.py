@@ -206,7 +206,7 @@ class StageLowering:
         macs = op.macs(inputs[0].type, inputs[1].type) if isinstance(op, Conv2D) and inputs[0] and inputs[1] else 0
         cost = predict(choice.variant, small, self.target)
         steps = tuple((step, step.function) for step in built)
-        return _Row(node, steps, y, images, macs, cost, choice, _weights(built))
+        return _Row(node, steps, y, images, macs, cost, choice, weights_of(built))
 
     def _choose(self, k: int, small: Node) -> Choice:
         """One kernel row for all rows of a node, where it takes them: weights are packed once."""
@@ -219,7 +219,7 @@ class StageLowering:
         return choice
 
 
-def _weights(steps: Sequence[Step]) -> int:
+def weights_of(steps: Sequence[Step]) -> int:
     """Bytes of weights and parameters of a layer."""
     operands = [a.operand for step in steps for a in step.args]
     packed = sum(o.data.nbytes for o in operands if isinstance(o, Packed) and o.is_weight)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from bitc.ir.box import Box
-from bitc.ir.graph import Array, Op
+from bitc.ir.graph import Array, Channels, Op, last_axis
 from bitc.ir.types import DENSE, TensorType
 
 
@@ -18,6 +20,9 @@ class Pointwise(Op):
 
     def input_window(self, output: Box, index: int) -> Box | None:
         return output
+
+    def on_channels(self, start: int, stop: int, of: int, constants: Sequence[Array | None]) -> Channels | None:
+        return Channels(self, last_axis(constants, start, stop, of))
 
     def direction(self, index: int, *inputs: Array | None) -> Array | None:
         """Whether the output never falls (+1), never rises (-1) or is constant (0) as input `index` grows, all else

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bitc.ir.box import Box
 from bitc.ir.dtypes import FLOAT32, INT32
-from bitc.ir.graph import Array, Op
+from bitc.ir.graph import Array, Channels, Op, last_axis
 from bitc.ir.types import TensorType
 from bitc.ops.epilogue import Epilogue
 from bitc.ops.window import Window, empty_output, spatial
@@ -43,6 +44,12 @@ class Conv2D(Op):
 
     def on_window(self, pads: tuple[int, int, int, int], size: tuple[int, int]) -> Op:
         return replace(self, window=replace(self.window, pads=pads))
+
+    def on_channels(self, start: int, stop: int, of: int, constants: Sequence[Array | None]) -> Channels | None:
+        if self.group != 1 or len(constants) < 2 or constants[1] is None:
+            return None
+        rest = last_axis(constants[2:], start, stop, of)
+        return Channels(self, (constants[0], constants[1][start:stop], *rest), all_inputs=True)
 
     def pixels(self, x: TensorType) -> TensorType:
         """Type of x as ``[N, H, W, C]``."""

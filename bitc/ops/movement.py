@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 
 from bitc.ir.box import Box
-from bitc.ir.graph import Array, Op
+from bitc.ir.graph import Array, Channels, Op
 from bitc.ir.types import DENSE, TensorType
 
 
@@ -17,6 +18,9 @@ class Reshape(Op):
     """The same elements in row-major order."""
 
     shape: tuple[int, ...]
+
+    def on_channels(self, start: int, stop: int, of: int, constants: Sequence[Array | None]) -> Channels | None:
+        return Channels(Reshape((*self.shape[:-1], stop - start)), tuple(constants))
 
     def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
         (x,) = types

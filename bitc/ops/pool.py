@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bitc.ir.box import Box
 from bitc.ir.dtypes import INT64, from_numpy
-from bitc.ir.graph import Array, Op
+from bitc.ir.graph import Array, Channels, Op
 from bitc.ir.types import TensorType
 from bitc.ops.epilogue import Requant
 from bitc.ops.window import Window, empty_output, spatial
@@ -100,6 +101,9 @@ class AveragePool(Op):
     count_include_pad: bool = False
     x_zero: int = 0
     requant: Requant | None = None
+
+    def on_channels(self, start: int, stop: int, of: int, constants: Sequence[Array | None]) -> Channels | None:
+        return Channels(self, tuple(constants))  # parameters differ by the number of taps
 
     def input_window(self, output: Box, index: int) -> Box | None:
         return self.window.input_box(output)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from bitc.ir.box import Box
 from bitc.ir.dtypes import FLOAT32, DType
-from bitc.ir.graph import Array, Op
+from bitc.ir.graph import Array, Channels, Op, last_axis
 from bitc.ir.types import DENSE, Layout, Quant, TensorType
 from bitc.ops.base import Pointwise, broadcast_type
 from bitc.ops.epilogue import Epilogue
@@ -70,6 +71,9 @@ class Requantize(Op):
 
     def input_window(self, output: Box, index: int) -> Box | None:
         return output
+
+    def on_channels(self, start: int, stop: int, of: int, constants: Sequence[Array | None]) -> Channels | None:
+        return Channels(self, last_axis(constants, start, stop, of))
 
     def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
         assert types[0] is not None

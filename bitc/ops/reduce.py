@@ -6,13 +6,14 @@ that C can repeat them bit for bit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
 from bitc.ir.dtypes import INT64, from_numpy
-from bitc.ir.graph import Array, Op
+from bitc.ir.graph import Array, Channels, Op
 from bitc.ir.types import TensorType
 from bitc.ops.math32 import exp, log
 
@@ -44,6 +45,9 @@ class Reduce(Op):
 
     axes: tuple[int, ...]
     keepdims: bool = True
+
+    def on_channels(self, start: int, stop: int, of: int, constants: Sequence[Array | None]) -> Channels | None:
+        return Channels(self, tuple(constants))
 
     def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
         (x,) = types

@@ -7,12 +7,13 @@ on estimates.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bitc.ir.graph import Graph, Value
-from bitc.ir.schedule import Stage
+from bitc.ir.schedule import Blocks, Stage
 from bitc.ops.movement import Reshape
+from bitc.schedule.blocks import SIZE, chains
 from bitc.schedule.estimate import StageEstimates, macs
 from bitc.schedule.rows import why_not
 
@@ -29,7 +30,7 @@ class Point:
 
     bytes: int
     macs: int
-    stages: tuple[Stage, ...]
+    stages: tuple[Stage | Blocks, ...]
 
 
 def candidates(graph: Graph) -> list[Point]:
@@ -37,11 +38,14 @@ def candidates(graph: Graph) -> list[Point]:
     cuts = _cuts(graph)
     live = _Live(graph)
     ok = [not why_not(n) for n in graph.nodes]
+    blocks = [Blocks(nodes, SIZE) for nodes in chains(graph)]
+    inside = {i for b in blocks for i in range(graph.nodes.index(b.nodes[0]) + 1, graph.nodes.index(b.nodes[-1]) + 1)}
+    cuts = [c for c in cuts if c not in inside]
     best: dict[int, list[Point]] = {0: [Point(0, 0, ())]}
     for k, stop in enumerate(cuts[1:], 1):
         found: list[Point] = []
         for start in cuts[:k]:
-            for option in _options(graph, live, ok, start, stop, start == cuts[k - 1]):
+            for option in _options(graph, live, ok, blocks, start, stop, start == cuts[k - 1]):
                 found += [
                     Point(max(p.bytes, option.bytes), p.macs + option.macs, p.stages + option.stages)
                     for p in best[start]
@@ -62,10 +66,20 @@ def pareto(points: Iterable[Point]) -> list[Point]:
     return [kept[round(i * step)] for i in range(MOST)]
 
 
-def _options(graph: Graph, live: _Live, ok: Sequence[bool], start: int, stop: int, adjacent: bool) -> list[Point]:
-    """How nodes [start, stop) may run."""
+def _options(
+    graph: Graph, live: _Live, ok: Sequence[bool], blocks: Sequence[Blocks], start: int, stop: int, adjacent: bool
+) -> list[Point]:
+    """How nodes [start, stop) may run; one after the other only if no cut is between."""
     nodes = graph.nodes[start:stop]
-    found = [Point(live.one_by_one(start, stop), macs(nodes), ())] if adjacent else []
+    found = []
+    if adjacent:
+        work, stages, sizes = macs(nodes), tuple(b for b in blocks if b.nodes[0] in nodes), dict[Value, int]()
+        found.append(Point(live.one_by_one(start, stop, sizes), work, ()))
+        for b in stages:
+            channels = b.nodes[0].output.type.channels
+            sizes |= {n.output: n.output.type.nbytes * b.size // channels for n in b.nodes[:-1]}
+        if stages:
+            found.append(Point(live.one_by_one(start, stop, sizes), work, stages))
     if not all(ok[start:stop]) or len(nodes) < 2:
         return found
     estimates = StageEstimates(graph, tuple(nodes))
@@ -104,11 +118,11 @@ class _Live:
         """Values made before node `at` and read from it on."""
         return [v for v in self.values if self.first[v] < at <= self.last[v]]
 
-    def one_by_one(self, start: int, stop: int) -> int:
-        """The most bytes in use while the nodes run one after the other."""
+    def one_by_one(self, start: int, stop: int, sizes: Mapping[Value, int]) -> int:
+        """The most bytes in use while the nodes run one after the other; `sizes` of values that are never whole."""
         peak = 0
         for i in range(start, stop):
-            used = sum(v.type.nbytes for v in self.values if self.first[v] <= i <= self.last[v])
+            used = sum(sizes.get(v, v.type.nbytes) for v in self.values if self.first[v] <= i <= self.last[v])
             peak = max(peak, used)
         return peak
 
