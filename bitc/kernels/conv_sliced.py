@@ -30,7 +30,7 @@ import numpy as np
 from bitc.ir.dtypes import BIT1, TERN
 from bitc.ir.graph import Array, Node
 from bitc.kernels.adders import accumulate
-from bitc.kernels.epilogues import conv_epilogue
+from bitc.kernels.epilogues import conv_epilogue, unflipped
 from bitc.kernels.geometry import geometry
 from bitc.kernels.lanes import LANES, Lanes, plan_lanes
 from bitc.kernels.pack import WORDS, pack_bits
@@ -147,7 +147,8 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     planes = counter_planes(node)
     weights = w.array
     if e["kind"] == "threshold":
-        weights, params = _with_limits(weights, params, k, planes)
+        weights, t = unflipped(weights, params)
+        params = (Arg("limits", Packed(limits(t, k, planes, trits), "t")),)
     rows, which = edges(lanes, channels, planes, trits)
     run = Triples(geo.kh, channels)
     whole, stream = pack_patterns([weights < 0, weights <= 0] if trits else [weights], lanes.columns)
@@ -192,7 +193,8 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "y_row": y.type.row_words if e["word"] else outputs,
         "any_odd": bool(rows[:, -1].any()),
     }
-    return (Step(VARIANT.name, "kernels/conv_sliced.j2", args, context, ("bitc_defs.h", "isa/sliced.j2")),)
+    uses = ("bitc_defs.h", "isa/adders.j2", "isa/sliced.j2")
+    return (Step(VARIANT.name, "kernels/conv_sliced.j2", args, context, uses),)
 
 
 def counter_planes(node: Node) -> int:
@@ -200,18 +202,6 @@ def counter_planes(node: Node) -> int:
     w = node.input(1)
     k = w.type.size // w.shape[0]
     return int(2 * k + 1 if w.type.dtype is TERN else k + 2).bit_length()
-
-
-def _with_limits(w: Array, params: tuple[Arg, ...], k: int, planes: int) -> tuple[Array, tuple[Arg, ...]]:
-    """Weights and parameters of a threshold on counts. Flipped channels, high where acc <= t, are high where
-    -acc >= -t: their weights are negated."""
-    given = {p.name: p.operand.data for p in params if isinstance(p.operand, Packed)}
-    t = np.broadcast_to(given["t"].astype(np.int64), w.shape[0])
-    if "flip" in given:
-        flip = np.broadcast_to(given["flip"] != 0, w.shape[0])
-        down = flip[:, None, None, None]
-        w, t = w ^ down if w.dtype.kind == "b" else np.where(down, -w, w), np.where(flip, -t, t)
-    return w, (Arg("limits", Packed(limits(t, k, planes, w.dtype.kind != "b"), "t")),)
 
 
 def _moves(lanes: Lanes, phase_words: int) -> list[dict[str, Any]]:

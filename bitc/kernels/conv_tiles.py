@@ -61,8 +61,9 @@ def accepts(node: Node, target: Target) -> str:
     ) or first_reason((any(words(x.type, w.shape[3], i) for i in isas), "rows or groups are not whole words"))
 
 
-def tiling(node: Node, target: Target) -> Tiling:
-    """The tiles that need the fewest instructions, for a node that the row accepts."""
+def tilings(node: Node, target: Target) -> list[Tiling]:
+    """The tiles that need the fewest instructions, for a node that the row accepts: those of all outputs (of a group),
+    or whole ones and then one of fewer outputs."""
     op, x, w = node.op, node.input(0).type, node.input(1).type
     assert isinstance(op, Conv2D)
     geo, outputs = geometry(x, op.window), w.shape[0] // op.group
@@ -72,34 +73,48 @@ def tiling(node: Node, target: Target) -> Tiling:
         for word in words(x, w.channels, isa)
         for offer in Tiling.offers(isa, geo, word, w.channels, row_words(x, word, isa), outputs)
     ]
-    return min(offers, key=lambda offer: offer.instructions)
+    return min(offers, key=lambda offer: sum(plan.instructions for plan in offer))
 
 
 def build(node: Node, target: Target) -> tuple[Step, ...]:
+    plans, epilogue = tilings(node, target), conv_epilogue(node)
+    firsts = [0, *(plan.outputs for plan in plans)]
+    return tuple(_part(node, *epilogue, plan, first) for plan, first in zip(plans, firsts, strict=False))
+
+
+def _part(node: Node, e: dict[str, Any], params: tuple[Arg, ...], plan: Tiling, first: int) -> Step:
+    """The outputs of each group from `first` on for which the plan is."""
     op, x, w, y = node.op, node.input(0), node.input(1), node.output.type
     assert isinstance(op, Conv2D)
-    plan = tiling(node, target)
-    isa = plan.isa
-    e, params = conv_epilogue(node)
+    isa, per_group = plan.isa, w.shape[0] // op.group
+    of_group = np.arange(first, first + plan.outputs)
+    chosen = (np.arange(op.group)[:, None] * per_group + of_group).reshape(-1)
     signs = w.array.astype(np.bool_)
     if e["word"]:
         signs, limits = _thresholds(signs, {a.name: a.operand for a in params}, plan)
-        params = (Arg("limit", Packed(plan.in_lanes(limits, op.group), "limit")),)
-    packed = [pack_tiles(g, plan.word, plan.lanes, plan.blocks) for g in np.split(signs, op.group)]
-    args = [out(node), Arg("x", x), Arg("w", Packed(np.concatenate(packed).view(np.uint64))), *params]
+        params = (Arg("limit", Packed(plan.in_lanes(limits[..., chosen], op.group), "limit")),)
+    lanes, blocks = (plan.outputs, 1) if plan.short else (plan.lanes, plan.blocks)
+    packed = [pack_tiles(g, plan.word, lanes, blocks).view(np.uint8) for g in np.split(signs[chosen], op.group)]
+    size = sum(p.size for p in packed) + plan.w_beyond
+    weights = np.zeros(-(-size // 8), np.uint64)
+    weights.view(np.uint8)[: size - plan.w_beyond] = np.concatenate(packed)
+    args = [out(node), Arg("x", x), Arg("w", Packed(weights)), *params]
     x_step = 2 if isa.expanded else plan.word // 8
     x_row = row_words(x.type, plan.word, isa) * x_step
     if isa.expanded:
         args.append(scratch("spread", x.type.rows * x_row, np.uint8))
     y_row = row_bytes(y) if e["word"] else w.shape[0]
+    last = first + plan.outputs == per_group
     context: dict[str, Any] = {
         **plan.geo.context,
         "e": e,
         "isa": isa,
         "plan": plan,
+        "first": first,
         "small": any(r.count < plan.pixels for r in plan.regions),
         "tile": f"bitc_tile{plan.word}",
         "groups": op.group,
+        "per_group": per_group,
         "x_rows": x.type.rows,
         "x_row_bytes": row_bytes(x.type),
         "x_row": x_row,
@@ -108,10 +123,10 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "y_t": "unsigned char" if e["word"] else e["out_t"],
         "y_row": y_row,
         "y_plane": e["words"] * e["word"] // 8,
-        "y_used": -(-w.shape[0] // 8),
+        "y_used": -(-w.shape[0] // 8) if last else e["words"] * e["word"] // 8,
     }
     uses = ("bitc_defs.h", "isa/tile_put.j2", isa.template)
-    return (Step(VARIANT.name, "kernels/conv_tiles.j2", tuple(args), context, uses),)
+    return Step(VARIANT.name, "kernels/conv_tiles.j2", tuple(args), context, uses)
 
 
 def _numbers(r: Region, plan: Tiling, x_row: int, channels: int) -> list[int]:
@@ -143,15 +158,16 @@ def _thresholds(signs: Array, params: dict[str, Any], plan: Tiling) -> tuple[Arr
 
 def cost(node: Node, target: Target) -> float:
     assert isinstance(node.op, Conv2D)
-    return node.op.group * tiling(node, target).instructions
+    return node.op.group * sum(plan.instructions for plan in tilings(node, target))
 
 
 def work(node: Node, target: Target) -> Work:
-    op, x, plan = node.op, node.input(0).type, tiling(node, target)
+    op, x, plans = node.op, node.input(0).type, tilings(node, target)
     assert isinstance(op, Conv2D)
-    terms: Work = {"call": 1, put(node): plan.geo.pixels * node.input(1).shape[0]}
-    terms |= {"spread": x.rows * row_words(x, plan.word, plan.isa) if plan.isa.expanded else 0}
-    return terms | {term: op.group * n for term, n in plan.work.items()}
+    isa, word = plans[0].isa, plans[0].word
+    terms: Work = {"call": len(plans), put(node): plans[0].geo.pixels * node.input(1).shape[0]}
+    terms |= {"spread": len(plans) * x.rows * row_words(x, word, isa) if isa.expanded else 0}
+    return terms | {term: op.group * sum(plan.work[term] for plan in plans) for term in plans[0].work}
 
 
 VARIANT = Variant("conv_tiles", (Conv2D,), accepts, build, cost, work)

@@ -191,6 +191,18 @@ def _does_nothing(name: str, array: Array, negative_zero: bool) -> bool:
     return not array.any() and (name == "flip" or (name == "bias" and not negative_zero))
 
 
+def unflipped(w: Array, params: Sequence[Arg]) -> tuple[Array, Array]:
+    """Weights ``[O, ...]``, bits or trits, and thresholds ``[O]`` int64 for a threshold whose parameters are given. A
+    flipped channel, high where ``acc <= t``, is high where ``-acc >= -t``: its weights are negated."""
+    given = {p.name: p.operand.data for p in params if isinstance(p.operand, Packed)}
+    t = np.broadcast_to(given["t"].astype(np.int64), w.shape[0])
+    if "flip" in given:
+        flip = np.broadcast_to(given["flip"] != 0, w.shape[0])
+        down = flip.reshape(-1, *[1] * (w.ndim - 1))
+        w, t = w ^ down if w.dtype.kind == "b" else np.where(down, -w, w), np.where(flip, -t, t)
+    return w, t
+
+
 def _levels(
     op: Levels, params: Sequence[Value | None], acc: TensorType, y: TensorType, span: Span | None, base: dict[str, Any]
 ) -> tuple[dict[str, Any], tuple[Arg, ...]]:

@@ -165,24 +165,36 @@ class Tiling:
     adjacent: bool
     """Whether the words of a kernel row lie side by side; else only those of a tap."""
     outputs: int
+    """Outputs, a multiple of those of a tile unless there is one tile."""
     blocks: int
     """Blocks of outputs per tile."""
     pixels: int
     """Pixels per tile, in regions that have so many; one elsewhere."""
 
     @staticmethod
-    def offers(isa: TileIsa, geo: Geometry, word: int, channels: int, row: int, outputs: int) -> list[Tiling]:
-        """All tiles that fit in the registers. `row` is the length in words of a row of activations, which has other
-        words than those of the `channels` if there are groups."""
+    def offers(isa: TileIsa, geo: Geometry, word: int, channels: int, row: int, outputs: int) -> list[list[Tiling]]:
+        """Whole tiles of each size that fits in the registers, and a tile for the outputs that are left. `row` is the
+        length in words of a row of activations, which has other words than those of the `channels` if there are
+        groups."""
         tap, found = -(-channels // word), regions(geo)
         adjacent = geo.dx == 1 and row == tap
-        vectors = isa.lanes[word] * word // isa.register
-        return [
-            Tiling(isa, geo, found, word, tap, adjacent, outputs, blocks, pixels)
-            for blocks in range(1, isa.room + 1)
-            for pixels in range(1, isa.room + 1)
-            if blocks * vectors * (pixels * isa.per_sum + isa.per_weight) <= isa.room
-        ]
+        lanes, vectors = isa.lanes[word], isa.lanes[word] * word // isa.register
+        most = isa.room // vectors // (isa.per_sum + isa.per_weight)
+
+        def tiles(count: int, blocks: int) -> list[Tiling]:
+            """With every number of pixels."""
+            return [
+                Tiling(isa, geo, found, word, tap, adjacent, count, blocks, pixels)
+                for pixels in range(1, isa.room + 1)
+                if blocks * vectors * (pixels * isa.per_sum + isa.per_weight) <= isa.room
+            ]
+
+        offers = []
+        for blocks in range(1, most + 1):
+            rest = outputs % (blocks * lanes)
+            parts = [(outputs - rest, blocks), (rest, -(-rest // lanes))]
+            offers.append([min(tiles(*part), key=lambda t: t.instructions) for part in parts if part[0]])
+        return offers
 
     @property
     def tap_counts(self) -> list[int]:
@@ -204,9 +216,25 @@ class Tiling:
         return self.tiles * self.lanes * self.blocks
 
     @property
+    def short(self) -> bool:
+        """Whether there is one tile, of fewer outputs than it has lanes. It has no weights for the other lanes: these
+        see the weights of the next step, and limits that give zero bits."""
+        return self.outputs < self.blocks * self.lanes
+
+    @property
     def w_step(self) -> int:
         """Bytes of weights per step and tile."""
-        return self.blocks * self.lanes * self.word // 8
+        return (self.outputs if self.short else self.blocks * self.lanes) * self.word // 8
+
+    @property
+    def w_block(self) -> int:
+        """Bytes of weights that a block loads."""
+        return self.lanes * self.word // 8
+
+    @property
+    def w_beyond(self) -> int:
+        """Bytes that the last step loads beyond its weights."""
+        return self.blocks * self.w_block - self.w_step
 
     @property
     def w_tile(self) -> int:

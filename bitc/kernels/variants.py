@@ -7,6 +7,7 @@ from bitc.kernels import (
     conv_codebook,
     conv_computed,
     conv_dense,
+    conv_listed,
     conv_lut,
     conv_planes,
     conv_products,
@@ -33,6 +34,7 @@ from bitc.kernels.step import Variant
 VARIANTS: tuple[Variant, ...] = (
     conv_bits.VARIANT,
     conv_sliced.VARIANT,
+    conv_listed.VARIANT,
     conv_tiles.VARIANT,
     conv_planes.VARIANT,
     conv_products.VARIANT,

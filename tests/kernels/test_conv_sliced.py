@@ -24,7 +24,7 @@ from bitc.kernels.geometry import geometry
 from bitc.kernels.lanes import LANES, plan_lanes
 from bitc.kernels.pack import unpack_bits
 from bitc.kernels.triples import Triples, fetches, pack_patterns
-from bitc.ops.epilogue import Affine, Epilogue, Threshold
+from bitc.ops.epilogue import Affine, Epilogue, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D
 from bitc.ops.window import Window
 from bitc.runners import RunRequest, open_runner
@@ -87,6 +87,7 @@ def case(
         "flips": (Threshold(PM), [t, rng.random(outputs) < 0.5]),
         "accumulator": (None, []),
         "affine": (Affine(-2.5, 3.5), reals),
+        "ternary": (TernThreshold(Quant()), [t, t + 3]),
     }
     op, params = kinds[epilogue]
     w = make(rng, outputs, *window.kernel, shape[3] // group)
