@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.fit import roomy
-from benchmarks.measure import measure
+from benchmarks.measure import graph_of, measure
 from benchmarks.suite import SUITE, Layer, layer_of, model
 from bitc import runners
-from bitc.kernels.costs import predict
+from bitc.ir.graph import Graph
+from bitc.kernels import Goal, assign_layouts, select
+from bitc.kernels.costs import instructions, predict
+from bitc.kernels.variants import VARIANTS
 from bitc.ops.linear import Conv2D
 from bitc.pipeline import optimize
 from bitc.target import Target
@@ -21,20 +24,21 @@ TARGETS = ("cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m33", "cortex-m7",
            "aarch64-dotprod", "armv7-neon", "riscv32", "wasm32", "wasm32-simd128")  # fmt: skip
 
 Results = dict[str, dict[str, dict[str, Any]]]
-"""By target and layer: row, instructions, predicted, code_bytes."""
+"""By target and layer: row, instructions, predicted, code_bytes, and the instructions of others by row."""
 
 
 def run(names: Sequence[str] = TARGETS, layers: Sequence[Layer] = SUITE) -> Results:
     """Measure layers on the targets that run here."""
-    return {name: suite(roomy(name), layers) for name in names if not runners.available(Target.load(name))}
+    return {name: suite(roomy(name), layers, True) for name in names if not runners.available(Target.load(name))}
 
 
-def suite(target: Target, layers: Sequence[Layer] = SUITE) -> dict[str, dict[str, Any]]:
-    """Each layer of the suite on one target."""
+def suite(target: Target, layers: Sequence[Layer] = SUITE, others: bool = False) -> dict[str, dict[str, Any]]:
+    """Each layer of the suite on one target, and what `others` of the kernels would have cost."""
     wanted = {layer.name: layer for layer in layers}
     found: dict[str, dict[str, Any]] = {}
     for part in _parts(layers, target):
-        for m in measure(optimize(model(part).SerializeToString()).graph, target):
+        graph = optimize(model(part).SerializeToString()).graph
+        for m in measure(graph, target):
             name = layer_of(m.node.origin)
             if not isinstance(m.node.op, Conv2D) or name not in wanted:
                 continue
@@ -43,7 +47,29 @@ def suite(target: Target, layers: Sequence[Layer] = SUITE) -> dict[str, dict[str
             row["instructions"] += m.cost
             row["predicted"] = None if guess is None or row["predicted"] is None else row["predicted"] + round(guess)
             row["code_bytes"] = None if m.code_bytes is None else row["code_bytes"] + m.code_bytes
+        if others:
+            for name, alternatives in _others(graph, target, wanted).items():
+                found[name]["others"] = alternatives
     return {name: found[name] for name in wanted}
+
+
+def _others(graph: Graph, target: Target, wanted: Collection[str]) -> dict[str, dict[str, int]]:
+    """What the rows cost that were not taken, though predicted to cost less than twice as much."""
+    placed = assign_layouts(graph, target)
+    selection = select(placed, target, Goal.SPEED)
+    found: dict[str, dict[str, int]] = {}
+    for row in VARIANTS:
+        nodes = []
+        for n in placed.nodes:
+            if isinstance(n.op, Conv2D) and isinstance(n.op, row.ops) and layer_of(n.origin) in wanted:
+                best = selection[n]
+                close = row is not best and not row.accepts(n, target)
+                if close and instructions(row, n, target) < 2 * instructions(best, n, target):
+                    nodes.append(n)
+        for m in measure(graph_of(nodes), target, row) if nodes else ():
+            costs = found.setdefault(layer_of(m.node.origin), {})
+            costs[row.name] = costs.get(row.name, 0) + m.cost
+    return found
 
 
 def _parts(layers: Sequence[Layer], target: Target) -> Iterable[Sequence[Layer]]:
@@ -79,7 +105,8 @@ def readme() -> str:
     results = load()
     wide = [n for n in TARGETS if has_vectors(n)]
     words = [n for n in TARGETS if n not in wide]
-    tables = macs_table(results, words, 32), macs_table(results, wide, 128), error_table(results)
+    macs = macs_table(results, words, 32), macs_table(results, wide, 128)
+    tables = *macs, code_table(results, "cortex-m4"), error_table(results)
     return "\n\n".join(tables) + "\n"
 
 

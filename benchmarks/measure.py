@@ -76,8 +76,15 @@ def _input_bytes(program: Program) -> int:
 
 
 def _noise(size: int) -> bytes:
-    """Bytes that make ordinary floats, and bits that are neither all equal nor dirty in their tails."""
-    return bytes(0x3E + (i * 2654435761 >> 13) % 3 if i % 4 == 3 else (i * 40503 >> 5) % 256 for i in range(size))
+    """Bytes that make ordinary floats of both signs, and bits of which half are ones."""
+
+    def octet(i: int) -> int:
+        mixed = (i + 1) * 2654435761 % 2**32
+        mixed = (mixed ^ mixed >> 15) * 2246822519 % 2**32
+        mixed ^= mixed >> 13
+        return (mixed & 128) + 0x3E + (mixed >> 8) % 3 if i % 4 == 3 else mixed & 255
+
+    return bytes(map(octet, range(size)))
 
 
 def _code_bytes(folder: Path, target: Target, opt: str) -> dict[int, int] | None:

@@ -42,6 +42,8 @@ STEP, SHORT = 32, 8
 """Weights added per step, and in the last steps; lists are filled up to a multiple of the latter."""
 MAX_PRODUCTS = (1 << 14) - 1
 """Lists hold byte offsets of words as uint16, one of them that of a word of zeros."""
+PRODUCTS = 32
+"""Fewest products per byte of code."""
 STACK = 1 << 10
 """Bytes of RAM to leave for the stack."""
 
@@ -90,12 +92,21 @@ def accepts(node: Node, target: Target) -> str:
         (not op.planar, "planar input"),
         (all(v is None or v.is_const for v in node.inputs[2:]), "parameters are computed"),
         (w.type.size // w.shape[0] <= MAX_PRODUCTS, f"more than {MAX_PRODUCTS} products per output"),
+        (op.macs(x.type, w.type) >= PRODUCTS * code(node), f"too few products to be worth {code(node)} bytes of code"),
         (target.word_bits == 32, f"words have {target.word_bits} bits"),
     )
     if reason:
         return reason
     ram, need = target.memory.ram, x.type.nbytes + y.type.nbytes + 2 * sum(_list_sizes(node))
     return "" if ram is None or need + STACK <= ram else f"the lists and activations take {need} bytes of {ram}"
+
+
+def code(node: Node) -> int:
+    """Bytes of code, roughly."""
+    op, w = node.op, node.input(1)
+    assert isinstance(op, Conv2D)
+    border = geometry(node.input(0).type, op.window).border
+    return 1200 + 100 * planes(w.type.size // w.shape[0]) + 1000 * border
 
 
 def _fewest_taps(g: Geometry) -> int:

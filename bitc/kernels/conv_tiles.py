@@ -8,6 +8,7 @@ is a plain one with inverted weights: then ``dot' = -dot``, and ``dot > t`` is `
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,9 @@ from bitc.target import Target
 
 MAX_COUNT = 2**15 - 1
 """Counts are compared as int16, hence at most so many products per output."""
+
+TWICE = 1.02
+"""Gain that is worth a second function, for a tile of fewer outputs."""
 
 
 def row_bytes(x: TensorType) -> int:
@@ -73,7 +77,7 @@ def tilings(node: Node, target: Target) -> list[Tiling]:
         for word in words(x, w.channels, isa)
         for offer in Tiling.offers(isa, geo, word, w.channels, row_words(x, word, isa), outputs)
     ]
-    return min(offers, key=lambda offer: sum(plan.instructions for plan in offer))
+    return min(offers, key=lambda offer: sum(plan.instructions for plan in offer) * (TWICE if len(offer) > 1 else 1))
 
 
 def build(node: Node, target: Target) -> tuple[Step, ...]:
@@ -93,6 +97,8 @@ def _part(node: Node, e: dict[str, Any], params: tuple[Arg, ...], plan: Tiling, 
     if e["word"]:
         signs, limits = _thresholds(signs, {a.name: a.operand for a in params}, plan)
         params = (Arg("limit", Packed(plan.in_lanes(limits[..., chosen], op.group), "limit")),)
+    else:
+        params = tuple(_chosen(a, chosen) for a in params)
     lanes, blocks = (plan.outputs, 1) if plan.short else (plan.lanes, plan.blocks)
     packed = [pack_tiles(g, plan.word, lanes, blocks).view(np.uint8) for g in np.split(signs[chosen], op.group)]
     size = sum(p.size for p in packed) + plan.w_beyond
@@ -127,6 +133,13 @@ def _part(node: Node, e: dict[str, Any], params: tuple[Arg, ...], plan: Tiling, 
     }
     uses = ("bitc_defs.h", "isa/tile_put.j2", isa.template)
     return Step(VARIANT.name, "kernels/conv_tiles.j2", tuple(args), context, uses)
+
+
+def _chosen(param: Arg, outputs: Array) -> Arg:
+    """A parameter of some outputs."""
+    assert isinstance(param.operand, Packed)
+    data = param.operand.data
+    return replace(param, operand=Packed(data[outputs], param.operand.name)) if data.size > 1 else param
 
 
 def _numbers(r: Region, plan: Tiling, x_row: int, channels: int) -> list[int]:
