@@ -21,7 +21,7 @@ extern "C" {
 #define CNN_ARENA_ALIGN 4
 #define CNN_ARENA_SIZE 3424
 /* Bytes of constants, in flash. */
-#define CNN_WEIGHTS_BYTES 12159
+#define CNN_WEIGHTS_BYTES 8874
 
 /* Put before the definition of the arena; override to place it in a section. */
 #ifndef CNN_ARENA_ATTR
@@ -84,19 +84,18 @@ int cnn_run_hooked(void *arena, const cnn_input_t *in, cnn_output_t *out, cnn_ho
 #error "cnn: the compiler flags do not match the target cortex-m4: defined(__ARM_FP) && (__ARM_FP & 4)"
 #endif
 
-extern const float cnn_conv2d_w[864];
+extern const uint8_t cnn_conv2d_w[108];
 extern const float cnn_conv2d_t[32];
 extern const uint32_t cnn_conv2d_1_w[297];
 extern const uint16_t cnn_conv2d_1_limits[33];
 extern const uint32_t cnn_conv2d_1_edges[57];
 extern const uint8_t cnn_conv2d_1_edge_of[4];
-extern const uint32_t cnn_conv2d_2_w[595];
-extern const uint16_t cnn_conv2d_2_limits[64];
-extern const uint32_t cnn_conv2d_2_edges[19];
-extern const uint8_t cnn_conv2d_2_edge_of[1];
-extern const uint32_t cnn_conv2d_3_w[512];
+extern const uint32_t cnn_conv2d_2_w[596];
+extern const uint32_t cnn_conv2d_2_starts[44];
+extern const uint32_t cnn_conv2d_3_w[514];
 extern const int16_t cnn_conv2d_3_t_low[64];
 extern const int16_t cnn_conv2d_3_t_high[64];
+extern const uint32_t cnn_conv2d_3_starts[20];
 extern const uint32_t cnn_conv2d_4_w[512];
 extern const int16_t cnn_conv2d_4_t[16];
 extern const uint32_t cnn_conv2d_5_w[10];
@@ -105,45 +104,6 @@ extern const float cnn_conv2d_5_bias[10];
 
 BITC_STATIC_ASSERT(cnn_input_image, sizeof(((cnn_input_t *)0)->image) == 1200);
 BITC_STATIC_ASSERT(cnn_output_probabilities, sizeof(((cnn_output_t *)0)->probabilities) == 40);
-
-typedef float bitc_f32x1_t;
-typedef bitc_f32x1_t bitc_f32x1_w;
-typedef float bitc_f32x1_x;
-
-BITC_INLINE bitc_f32x1_w bitc_f32x1_weights(const float *p) {
-    bitc_f32x1_t v;
-    __builtin_memcpy(&v, p, sizeof v);
-    return v;
-}
-
-BITC_INLINE void bitc_f32x1_store(float *p, bitc_f32x1_t v) {
-    __builtin_memcpy(p, &v, sizeof v);
-}
-
-BITC_INLINE bitc_f32x1_t bitc_f32x1_splat(float x) {
-    return x;
-}
-
-BITC_INLINE bitc_f32x1_t bitc_f32x1_zero(void) {
-    return bitc_f32x1_splat(0.0f);
-}
-
-BITC_INLINE bitc_f32x1_t bitc_f32x1_at_least(bitc_f32x1_t v, float bound) {
-    return v < bound ? bound : v;
-}
-
-BITC_INLINE bitc_f32x1_t bitc_f32x1_at_most(bitc_f32x1_t v, float bound) {
-    return v > bound ? bound : v;
-}
-
-BITC_INLINE bitc_f32x1_x bitc_f32x1_input(const float *x) {
-    return *x;
-}
-
-/* The sum with a product added; both round. */
-BITC_INLINE bitc_f32x1_t bitc_f32x1_product(bitc_f32x1_t sum, bitc_f32x1_x x, bitc_f32x1_w w) {
-    return sum + w * x;
-}
 
 #if defined(__GNUC__)
 /* A value that the compiler knows nothing about, and an end to what it knows about memory. */
@@ -176,6 +136,93 @@ BITC_INLINE uint32_t bitc_full(uint32_t *sum, uint32_t b, uint32_t c) {
     *sum ^= d;
     return b ^ (u & d);
 #endif
+}
+
+BITC_INLINE uint32_t bitc_half(uint32_t *sum, uint32_t b) {
+    const uint32_t carry = *sum & b;
+    *sum ^= b;
+    return carry;
+}
+
+/* Two of three, bit by bit. */
+BITC_INLINE uint32_t bitc_most(uint32_t a, uint32_t b, uint32_t c) {
+    return b ^ ((a ^ b) & (b ^ c));
+}
+
+/* Bit i of the word pointed to, if bits, as all ones or all zeros. */
+BITC_INLINE uint32_t bitc_spread(uint32_t v, int bit) {
+    return 0u - ((v >> bit) & 1u);
+}
+
+#define BITC_SWAP(a, b, by, mask)                        \
+do {                                                 \
+    const uint32_t change = ((a >> by) ^ b) & mask;  \
+    b ^= change;                                     \
+    a ^= change << by;                               \
+} while (0)
+
+/* Transpose 32 words of 32 bits: bit i of word j becomes bit j of word i. */
+BITC_CALLED void bitc_transpose(uint32_t *m) {
+    for (int i = 0; i < 8; i++) {
+        uint32_t a = m[i];
+        uint32_t b = m[i + 8];
+        uint32_t c = m[i + 16];
+        uint32_t d = m[i + 24];
+        BITC_SWAP(a, c, 16, 0x0000FFFFu);
+        BITC_SWAP(b, d, 16, 0x0000FFFFu);
+        BITC_SWAP(a, b, 8, 0x00FF00FFu);
+        BITC_SWAP(c, d, 8, 0x00FF00FFu);
+        m[i] = a;
+        m[i + 8] = b;
+        m[i + 16] = c;
+        m[i + 24] = d;
+    }
+    for (uint32_t *p = m; p < m + 32; p += 8) {
+        for (int i = 0; i < 4; i++) {
+            BITC_SWAP(p[i], p[i + 4], 4, 0x0F0F0F0Fu);
+        }
+        for (int i = 0; i < 8; i += 4) {
+            BITC_SWAP(p[i], p[i + 2], 2, 0x33333333u);
+            BITC_SWAP(p[i + 1], p[i + 3], 2, 0x33333333u);
+        }
+        for (int i = 0; i < 8; i += 2) {
+            BITC_SWAP(p[i], p[i + 1], 1, 0x55555555u);
+        }
+    }
+}
+
+/* The word at the offset that is element `i` of a list. */
+#if defined(__GNUC__) && defined(__thumb2__)
+#define BITC_LISTED(list, i, from, s)                                                                      \
+__asm__ volatile("ldrh %0, [%1, %2]" : "=r"(s) : "r"(list), "i"(2 * (i)));                             \
+__asm__ volatile("ldr %0, [%1, %0]" : "+r"(s) : "r"(from))
+#elif defined(__GNUC__) && defined(__thumb__)
+#define BITC_LISTED(list, i, from, s) \
+__asm__ volatile("ldrh %0, [%1, %2]\n\tldr %0, [%3, %0]" : "=&l"(s) : "l"(list), "i"(2 * (i)), "l"(from))
+#else
+#define BITC_LISTED(list, i, from, s) s = (from)[(list)[i] / 4]
+#endif
+
+BITC_CALLED int bitc_ones(uint32_t v) {
+    v = v - ((v >> 1) & 0x55555555u);
+    v = (v & 0x33333333u) + ((v >> 2) & 0x33333333u);
+    return (int)((((v + (v >> 4)) & 0x0F0F0F0Fu) * 0x01010101u) >> 24);
+}
+
+/* Append the offsets of the ones of v, whose bit 0 has offset `at`. */
+BITC_CALLED uint16_t *bitc_list(uint16_t *to, uint32_t v, int at) {
+#if defined(__GNUC__) && (defined(__thumb2__) || !defined(__thumb__))
+    for (; v; v &= v - 1) {
+        *to++ = (uint16_t)(at + 4 * __builtin_ctz(v));
+    }
+#else
+    for (; v; v >>= 1, at += 4) {
+        if (v & 1u) {
+            *to++ = (uint16_t)at;
+        }
+    }
+#endif
+    return to;
 }
 
 /* Plane 0 and 1 of a look-up, from table `i` of those at `group`. Its pattern begins at `bit` of the word of patterns;
@@ -255,59 +302,6 @@ BITC_LOAD(group, (((patterns) >> (32 - (have))) | ((next) << (have))) & 7, i, s0
 BITC_INLINE uint32_t bitc_stream(const uint32_t *from, uint32_t at) {
     from += at >> 5;
     return (from[0] >> (at & 31u)) | (from[1] << 1 << (~at & 31u));
-}
-
-BITC_INLINE uint32_t bitc_half(uint32_t *sum, uint32_t b) {
-    const uint32_t carry = *sum & b;
-    *sum ^= b;
-    return carry;
-}
-
-/* Two of three, bit by bit. */
-BITC_INLINE uint32_t bitc_most(uint32_t a, uint32_t b, uint32_t c) {
-    return b ^ ((a ^ b) & (b ^ c));
-}
-
-/* Bit i of the word pointed to, if bits, as all ones or all zeros. */
-BITC_INLINE uint32_t bitc_spread(uint32_t v, int bit) {
-    return 0u - ((v >> bit) & 1u);
-}
-
-#define BITC_SWAP(a, b, by, mask)                        \
-do {                                                 \
-    const uint32_t change = ((a >> by) ^ b) & mask;  \
-    b ^= change;                                     \
-    a ^= change << by;                               \
-} while (0)
-
-/* Transpose 32 words of 32 bits: bit i of word j becomes bit j of word i. */
-BITC_CALLED void bitc_transpose(uint32_t *m) {
-    for (int i = 0; i < 8; i++) {
-        uint32_t a = m[i];
-        uint32_t b = m[i + 8];
-        uint32_t c = m[i + 16];
-        uint32_t d = m[i + 24];
-        BITC_SWAP(a, c, 16, 0x0000FFFFu);
-        BITC_SWAP(b, d, 16, 0x0000FFFFu);
-        BITC_SWAP(a, b, 8, 0x00FF00FFu);
-        BITC_SWAP(c, d, 8, 0x00FF00FFu);
-        m[i] = a;
-        m[i + 8] = b;
-        m[i + 16] = c;
-        m[i + 24] = d;
-    }
-    for (uint32_t *p = m; p < m + 32; p += 8) {
-        for (int i = 0; i < 4; i++) {
-            BITC_SWAP(p[i], p[i + 4], 4, 0x0F0F0F0Fu);
-        }
-        for (int i = 0; i < 8; i += 4) {
-            BITC_SWAP(p[i], p[i + 2], 2, 0x33333333u);
-            BITC_SWAP(p[i + 1], p[i + 3], 2, 0x33333333u);
-        }
-        for (int i = 0; i < 8; i += 2) {
-            BITC_SWAP(p[i], p[i + 1], 1, 0x55555555u);
-        }
-    }
 }
 
 /* The tables of three channels: word 2 * i + j of `t` is plane j of popcount({a, b, c} ^ i), 0 in lanes not in `valid`. */
@@ -464,198 +458,55 @@ BITC_INLINE void bitc_dot32_tern(const uint32_t *a, const uint32_t *w, int n, ui
     pop[0] = bitc_count_masked(a, w + n, w, n);
 }
 
-BITC_KERNEL void conv_products_0(
+BITC_KERNEL void conv_dense_0(
     uint32_t *restrict y,
     const float *restrict x,
-    const float *restrict w,
+    const uint8_t *restrict w,
     const float *restrict t) {
-    uint8_t *const octets = (uint8_t *)y;
-    const float *const from = x;
-    for (int tile = 0; tile < 4; tile++) {
-        const int first = tile * 8;
-        const float *const weights = w + tile * 216;
-        uint8_t *const image_y = octets + first / 8;
-        for (int oy = 0; oy < 10; oy++) {
-            const int iy = oy * 1 - 1;
-            int ky0 = 0;
-            int ky1 = 3;
-            while (ky0 < ky1 && iy + ky0 * 1 < 0) {
-                ky0++;
-            }
-            while (ky0 < ky1 && iy + (ky1 - 1) * 1 >= 10) {
-                ky1--;
-            }
-            uint8_t *const to = image_y + oy * 40;
-            for (int ox = 0; ox < 10; ox++) {
-                if (ox == 1) {
-                    ox = 9;
-                    if (ox == 10) {
-                        break;
+    for (int oy = 0; oy < 10; oy++) {
+        const int iy = oy * 1 - 1;
+        for (int ox = 0; ox < 10; ox++) {
+            const int ix = ox * 1 - 1;
+            const uint8_t *weights = w;
+            uint32_t bits = 0;
+            for (int block = 0; block < 32; block += 8) {
+                float sum[8] = {0};
+                for (int ky = 0; ky < 3; ky++) {
+                    const int yy = iy + ky * 1;
+                    if (yy < 0 || yy >= 10) {
+                        continue;
+                    }
+                    for (int kx = 0; kx < 3; kx++) {
+                        const int xx = ix + kx * 1;
+                        if (xx < 0 || xx >= 10) {
+                            continue;
+                        }
+                        const float *px = x + (yy * 10 + xx) * 3;
+                        const uint8_t *pw = weights + (ky * 3 + kx) * 3;
+                        for (int c = 0; c < 3; c++) {
+                            const float v = px[c];
+                            for (int j = 0; j < 8; j++) {
+                                const float p = bitc_float(bitc_bits(v) ^ (((uint32_t)*pw << (31 - j)) & 0x80000000u));
+                                sum[j] = sum[j] + p;
+                            }
+                            pw += 1;
+                        }
                     }
                 }
-                int kx0 = 0;
-                int kx1 = 3;
-                while (kx0 < kx1 && ox * 1 - 1 + kx0 * 1 < 0) {
-                    kx0++;
+                weights += 27;
+                for (int j = 0; j < 8; j++) {
+                    const int o = block + j;
+                    const float acc = sum[j];
+                    const uint32_t low = acc < t[o];
+                    bits |= low << (o % 32);
+                    if (o % 32 == 31) {
+                        y[o / 32] = bits;
+                        bits = 0;
+                    }
                 }
-                while (kx0 < kx1 && ox * 1 - 1 + (kx1 - 1) * 1 >= 10) {
-                    kx1--;
-                }
-                bitc_f32x1_t s0_0 = bitc_f32x1_zero();
-                bitc_f32x1_t s1_0 = bitc_f32x1_zero();
-                bitc_f32x1_t s2_0 = bitc_f32x1_zero();
-                bitc_f32x1_t s3_0 = bitc_f32x1_zero();
-                bitc_f32x1_t s4_0 = bitc_f32x1_zero();
-                bitc_f32x1_t s5_0 = bitc_f32x1_zero();
-                bitc_f32x1_t s6_0 = bitc_f32x1_zero();
-                bitc_f32x1_t s7_0 = bitc_f32x1_zero();
-                {
-                    const float *row = from + ((iy + ky0 * 1) * 10 + ox * 1 - 1 + kx0 * 1) * 3;
-                    const float *v = weights + ky0 * 72 + kx0 * 24;
-                    for (int ky = ky0; ky < ky1; ky++) {
-                        for (int k = 0; k < (kx1 - kx0) * 3; k++) {
-                            const bitc_f32x1_w w0 = bitc_f32x1_weights(v + k * 8 + 0);
-                            const bitc_f32x1_w w1 = bitc_f32x1_weights(v + k * 8 + 1);
-                            const bitc_f32x1_w w2 = bitc_f32x1_weights(v + k * 8 + 2);
-                            const bitc_f32x1_w w3 = bitc_f32x1_weights(v + k * 8 + 3);
-                            const bitc_f32x1_w w4 = bitc_f32x1_weights(v + k * 8 + 4);
-                            const bitc_f32x1_w w5 = bitc_f32x1_weights(v + k * 8 + 5);
-                            const bitc_f32x1_w w6 = bitc_f32x1_weights(v + k * 8 + 6);
-                            const bitc_f32x1_w w7 = bitc_f32x1_weights(v + k * 8 + 7);
-                            {
-                                const bitc_f32x1_x x0 = bitc_f32x1_input(row + 0 + k * 1);
-                                s0_0 = bitc_f32x1_product(s0_0, x0, w0);
-                                s1_0 = bitc_f32x1_product(s1_0, x0, w1);
-                                s2_0 = bitc_f32x1_product(s2_0, x0, w2);
-                                s3_0 = bitc_f32x1_product(s3_0, x0, w3);
-                                s4_0 = bitc_f32x1_product(s4_0, x0, w4);
-                                s5_0 = bitc_f32x1_product(s5_0, x0, w5);
-                                s6_0 = bitc_f32x1_product(s6_0, x0, w6);
-                                s7_0 = bitc_f32x1_product(s7_0, x0, w7);
-                            }
-                        }
+            }
 
-                        row += 30;
-                        v += 72;
-                    }
-                }
-                {
-                    float sums[8];
-                    bitc_f32x1_store(sums + 0, s0_0);
-                    bitc_f32x1_store(sums + 1, s1_0);
-                    bitc_f32x1_store(sums + 2, s2_0);
-                    bitc_f32x1_store(sums + 3, s3_0);
-                    bitc_f32x1_store(sums + 4, s4_0);
-                    bitc_f32x1_store(sums + 5, s5_0);
-                    bitc_f32x1_store(sums + 6, s6_0);
-                    bitc_f32x1_store(sums + 7, s7_0);
-                    for (int p = 0; p < 1; p++) {
-                        uint8_t *const pixel = to + (ox + p) * 4;
-                        uint32_t bits = 0;
-                        for (int j = 0; j < 8; j++) {
-                            const float acc = sums[p * 8 + j];
-                            const uint32_t low = acc < t[first + j];
-                            bits |= low << (j % 8);
-                            if (j % 8 == 7) {
-                                pixel[j / 8] = (uint8_t)bits;
-                                bits = 0;
-                            }
-                        }
-                    }
-                }
-            }
-            for (int tile_x = 1; tile_x < 9; tile_x += 2) {
-                const int ox = tile_x;
-                bitc_f32x1_t s0_0 = bitc_f32x1_zero();
-                bitc_f32x1_t s1_0 = bitc_f32x1_zero();
-                bitc_f32x1_t s2_0 = bitc_f32x1_zero();
-                bitc_f32x1_t s3_0 = bitc_f32x1_zero();
-                bitc_f32x1_t s4_0 = bitc_f32x1_zero();
-                bitc_f32x1_t s5_0 = bitc_f32x1_zero();
-                bitc_f32x1_t s6_0 = bitc_f32x1_zero();
-                bitc_f32x1_t s7_0 = bitc_f32x1_zero();
-                bitc_f32x1_t s0_1 = bitc_f32x1_zero();
-                bitc_f32x1_t s1_1 = bitc_f32x1_zero();
-                bitc_f32x1_t s2_1 = bitc_f32x1_zero();
-                bitc_f32x1_t s3_1 = bitc_f32x1_zero();
-                bitc_f32x1_t s4_1 = bitc_f32x1_zero();
-                bitc_f32x1_t s5_1 = bitc_f32x1_zero();
-                bitc_f32x1_t s6_1 = bitc_f32x1_zero();
-                bitc_f32x1_t s7_1 = bitc_f32x1_zero();
-                {
-                    const float *row = from + ((iy + ky0 * 1) * 10 + ox * 1 - 1) * 3;
-                    const float *v = weights + ky0 * 72;
-                    for (int ky = ky0; ky < ky1; ky++) {
-                        for (int k = 0; k < 9; k++) {
-                            const bitc_f32x1_w w0 = bitc_f32x1_weights(v + k * 8 + 0);
-                            const bitc_f32x1_w w1 = bitc_f32x1_weights(v + k * 8 + 1);
-                            const bitc_f32x1_w w2 = bitc_f32x1_weights(v + k * 8 + 2);
-                            const bitc_f32x1_w w3 = bitc_f32x1_weights(v + k * 8 + 3);
-                            const bitc_f32x1_w w4 = bitc_f32x1_weights(v + k * 8 + 4);
-                            const bitc_f32x1_w w5 = bitc_f32x1_weights(v + k * 8 + 5);
-                            const bitc_f32x1_w w6 = bitc_f32x1_weights(v + k * 8 + 6);
-                            const bitc_f32x1_w w7 = bitc_f32x1_weights(v + k * 8 + 7);
-                            {
-                                const bitc_f32x1_x x0 = bitc_f32x1_input(row + 0 + k * 1);
-                                s0_0 = bitc_f32x1_product(s0_0, x0, w0);
-                                s1_0 = bitc_f32x1_product(s1_0, x0, w1);
-                                s2_0 = bitc_f32x1_product(s2_0, x0, w2);
-                                s3_0 = bitc_f32x1_product(s3_0, x0, w3);
-                                s4_0 = bitc_f32x1_product(s4_0, x0, w4);
-                                s5_0 = bitc_f32x1_product(s5_0, x0, w5);
-                                s6_0 = bitc_f32x1_product(s6_0, x0, w6);
-                                s7_0 = bitc_f32x1_product(s7_0, x0, w7);
-                            }
-                            {
-                                const bitc_f32x1_x x1 = bitc_f32x1_input(row + 3 + k * 1);
-                                s0_1 = bitc_f32x1_product(s0_1, x1, w0);
-                                s1_1 = bitc_f32x1_product(s1_1, x1, w1);
-                                s2_1 = bitc_f32x1_product(s2_1, x1, w2);
-                                s3_1 = bitc_f32x1_product(s3_1, x1, w3);
-                                s4_1 = bitc_f32x1_product(s4_1, x1, w4);
-                                s5_1 = bitc_f32x1_product(s5_1, x1, w5);
-                                s6_1 = bitc_f32x1_product(s6_1, x1, w6);
-                                s7_1 = bitc_f32x1_product(s7_1, x1, w7);
-                            }
-                        }
-
-                        row += 30;
-                        v += 72;
-                    }
-                }
-                {
-                    float sums[16];
-                    bitc_f32x1_store(sums + 0, s0_0);
-                    bitc_f32x1_store(sums + 1, s1_0);
-                    bitc_f32x1_store(sums + 2, s2_0);
-                    bitc_f32x1_store(sums + 3, s3_0);
-                    bitc_f32x1_store(sums + 4, s4_0);
-                    bitc_f32x1_store(sums + 5, s5_0);
-                    bitc_f32x1_store(sums + 6, s6_0);
-                    bitc_f32x1_store(sums + 7, s7_0);
-                    bitc_f32x1_store(sums + 8, s0_1);
-                    bitc_f32x1_store(sums + 9, s1_1);
-                    bitc_f32x1_store(sums + 10, s2_1);
-                    bitc_f32x1_store(sums + 11, s3_1);
-                    bitc_f32x1_store(sums + 12, s4_1);
-                    bitc_f32x1_store(sums + 13, s5_1);
-                    bitc_f32x1_store(sums + 14, s6_1);
-                    bitc_f32x1_store(sums + 15, s7_1);
-                    for (int p = 0; p < 2; p++) {
-                        uint8_t *const pixel = to + (ox + p) * 4;
-                        uint32_t bits = 0;
-                        for (int j = 0; j < 8; j++) {
-                            const float acc = sums[p * 8 + j];
-                            const uint32_t low = acc < t[first + j];
-                            bits |= low << (j % 8);
-                            if (j % 8 == 7) {
-                                pixel[j / 8] = (uint8_t)bits;
-                                bits = 0;
-                            }
-                        }
-                    }
-                }
-            }
+            y += 1;
         }
     }
 }
@@ -1035,388 +886,470 @@ BITC_KERNEL void max_pool_0(uint32_t *restrict y, const uint32_t *restrict x) {
     }
 }
 
-BITC_KERNEL void conv_sliced_1(
+BITC_KERNEL void conv_listed_0(
     uint32_t *restrict y,
     const uint32_t *restrict x,
     const uint32_t *restrict w,
-    const uint16_t *restrict limits,
-    const uint32_t *restrict edges,
-    const uint8_t *restrict edge_of,
-    uint32_t *table,
-    uint32_t *lane) {
-    for (int seg = 0; seg < 1; seg++) {
-        for (int oy = 0; oy < 1; oy++) {
-            /* Tables of rows that the last row of outputs had too move to the front. */
-            const int first = oy ? 2 : 0;
-            if (oy) {
-                for (int s = 0; s < 1; s++) {
-                    for (int i = 0; i < 352; i++) {
-                        table[s * 528 + i] = table[s * 528 + 176 + i];
+    const uint32_t *restrict starts,
+    uint16_t *list,
+    uint16_t *outside) {
+    for (int oy = 0; oy < 5; oy++) {
+        for (int ox = 0; ox < 5; ox++) {
+            int inside = 297;
+            int ones = 0;
+            for (int ky = 0; ky < 3; ky++) {
+                for (int kx = 0; kx < 3; kx++) {
+                    const int yy = oy * 1 - 1 + ky * 1;
+                    const int xx = ox * 1 - 1 + kx * 1;
+                    if (yy < 0 || yy >= 5 || xx < 0 || xx >= 5) {
+                        inside -= 33;
+                        continue;
+                    }
+                    const uint32_t *row = x + (yy * 5 + xx) * 2;
+                    for (int i = 0; i < 2; i++) {
+                        const uint32_t v = row[i] & (i < 1 ? 4294967295u : 1u);
+                        ones += bitc_ones(v);
                     }
                 }
             }
-            for (int ky = first; ky < 3; ky++) {
-                {
-                    uint32_t valid = 0;
-                    for (int i = 0; i < 32; i++) {
-                        const int strip = i / 5;
-                        const int row = (oy + strip * 1) * 1 + ky * 1 - 1;
-                        const int column = (seg * 5 - 0 + i % 5) * 1 + 0;
-                        if (strip < 5 && row >= 0 && row < 5 && column >= 0 && column < 5) {
-                            const uint32_t *from = x + (row * 5 + column) * 2;
-                            valid |= (uint32_t)1 << i;
-                            for (int block = 0; block < 2; block++) {
-                                lane[block * 32 + i] = from[block];
-                            }
-                        } else {
-                            for (int block = 0; block < 2; block++) {
-                                lane[block * 32 + i] = 0;
-                            }
+            const uint32_t flip = 2 * ones > inside ? 0xFFFFFFFFu : 0u; /* list what is 0 */
+            const int number = flip ? inside - ones : ones;
+            uint16_t *last = list;
+            uint16_t *last_outside = outside;
+            for (int ky = 0; ky < 3; ky++) {
+                for (int kx = 0; kx < 3; kx++) {
+                    const int yy = oy * 1 - 1 + ky * 1;
+                    const int xx = ox * 1 - 1 + kx * 1;
+                    if (yy < 0 || yy >= 5 || xx < 0 || xx >= 5) {
+                        for (int c = 0; c < 33; c++) {
+                            *last_outside++ = (uint16_t)(((ky * 3 + kx) * 33 + c) * 4);
                         }
-                    }
-                    for (int block = 0; block < 2; block++) {
-                        bitc_transpose(lane + block * 32);
-                    }
-                    const uint32_t *from = lane;
-                    for (int s = 0; s < 1; s += 1) {
-                        uint32_t *to = table + s * 528 + ky * 176;
-                        for (int i = 0; i < 11; i++, from += 3) {
-                            bitc_patterns(from[0], from[1], from[2], valid, to + 16 * i);
-                        }
-                    }
-                }
-            }
 
-            const uint32_t *edge = edges + 19 * edge_of[seg * 1 + oy];
+                        continue;
+                    }
+                    const uint32_t *row = x + (yy * 5 + xx) * 2;
+                    for (int i = 0; i < 2; i++) {
+                        const uint32_t v = (flip ^ row[i]) & (i < 1 ? 4294967295u : 1u);
+                        last = bitc_list(last, v, ((ky * 3 + kx) * 33 + i * 32) * 4);
+                    }
+                }
+            }
+            while ((last - list) % 8) {
+                *last++ = 1188;
+            }
+            while ((last_outside - outside) % 8) {
+                *last_outside++ = 1188;
+            }
+            const uint32_t rise = (uint32_t)(inside / 2 - number);
+            const uint32_t half = 0u - (uint32_t)(inside % 2);
+            const uint32_t *start = starts + (flip ? 0 : 11);
             const uint32_t *weights = w;
-            uint32_t at = 0;
             for (int block = 0; block < 2; block++) {
-                const int count = 64 - block * 32 < 32 ? 64 - block * 32 : 32;
-                for (int o = 0; o < count; o++) {
-                    uint32_t p0 = edge[0];
-                    uint32_t p1 = edge[1];
-                    uint32_t p2 = edge[2];
-                    uint32_t p3 = edge[3];
-                    uint32_t p4 = edge[4];
-                    uint32_t p5 = edge[5];
-                    uint32_t p6 = edge[6];
-                    uint32_t p7 = edge[7];
-                    uint32_t p8 = edge[8];
-                    uint32_t b0 = 0;
-                    uint32_t b1 = 0;
-                    uint32_t b2 = 0;
-                    uint32_t b3 = 0;
-                    uint32_t b4 = 0;
-                    uint32_t b5 = 0;
-                    uint32_t b6 = 0;
-                    uint32_t b7 = 0;
-                    uint32_t b8 = 0;
-                    const uint32_t *group = table;
-                    for (int column = 0; column < 3; column++) {
-                        uint32_t patterns;
-                        {
-                            uint32_t s0_0;
-                            uint32_t s0_1;
-                            patterns = *weights++;
-                            BITC_LOOKUP(group, patterns, 0, 0, s0_0, s0_1);
-                            uint32_t s1_0;
-                            uint32_t s1_1;
-                            BITC_LOOKUP(group, patterns, 3, 1, s1_0, s1_1);
-                            const uint32_t k0 = bitc_full(&p0, s0_0, s1_0);
-                            const uint32_t k1 = bitc_full(&p1, s0_1, k0);
-                            uint32_t s2_0;
-                            uint32_t s2_1;
-                            BITC_LOOKUP(group, patterns, 6, 2, s2_0, s2_1);
-                            const uint32_t k2 = bitc_full(&p1, s1_1, s2_1);
-                            const uint32_t k3 = bitc_full(&p2, k1, k2);
-                            uint32_t s3_0;
-                            uint32_t s3_1;
-                            BITC_LOOKUP(group, patterns, 9, 3, s3_0, s3_1);
-                            const uint32_t k4 = bitc_full(&p0, s2_0, s3_0);
-                            const uint32_t k5 = bitc_full(&p1, k4, s3_1);
-                            uint32_t s4_0;
-                            uint32_t s4_1;
-                            BITC_LOOKUP(group, patterns, 12, 4, s4_0, s4_1);
-                            uint32_t s5_0;
-                            uint32_t s5_1;
-                            BITC_LOOKUP(group, patterns, 15, 5, s5_0, s5_1);
-                            const uint32_t k6 = bitc_full(&p0, s4_0, s5_0);
-                            const uint32_t k7 = bitc_full(&p1, s4_1, k6);
-                            const uint32_t k8 = bitc_full(&p2, k5, k7);
-                            const uint32_t k9 = bitc_full(&p3, k3, k8);
-                            uint32_t s6_0;
-                            uint32_t s6_1;
-                            BITC_LOOKUP(group, patterns, 18, 6, s6_0, s6_1);
-                            const uint32_t k10 = bitc_full(&p1, s5_1, s6_1);
-                            uint32_t s7_0;
-                            uint32_t s7_1;
-                            BITC_LOOKUP(group, patterns, 21, 7, s7_0, s7_1);
-                            const uint32_t k11 = bitc_full(&p0, s6_0, s7_0);
-                            const uint32_t k12 = bitc_full(&p1, k11, s7_1);
-                            const uint32_t k13 = bitc_full(&p2, k10, k12);
-                            uint32_t s8_0;
-                            uint32_t s8_1;
-                            BITC_LOOKUP(group, patterns, 24, 8, s8_0, s8_1);
-                            uint32_t s9_0;
-                            uint32_t s9_1;
-                            BITC_LOOKUP(group, patterns, 27, 9, s9_0, s9_1);
-                            const uint32_t k14 = bitc_full(&p0, s8_0, s9_0);
-                            const uint32_t k15 = bitc_full(&p1, s8_1, k14);
-                            uint32_t s10_0;
-                            uint32_t s10_1;
-                            uint32_t next10 = *weights++;
-                            BITC_ACROSS(group, patterns, next10, 2, 10, s10_0, s10_1);
-                            patterns = next10;
-                            const uint32_t k16 = bitc_full(&p1, s9_1, s10_1);
-                            const uint32_t k17 = bitc_full(&p2, k15, k16);
-                            const uint32_t k18 = bitc_full(&p3, k13, k17);
-                            const uint32_t k19 = bitc_full(&p4, k9, k18);
-                            BITC_NEXT(group, 11);
-                            BITC_HIDE(group);
-                            uint32_t s11_0;
-                            uint32_t s11_1;
-                            BITC_LOOKUP(group, patterns, 1, 0, s11_0, s11_1);
-                            const uint32_t k20 = bitc_full(&p0, s10_0, s11_0);
-                            const uint32_t k21 = bitc_full(&p1, k20, s11_1);
-                            uint32_t s12_0;
-                            uint32_t s12_1;
-                            BITC_LOOKUP(group, patterns, 4, 1, s12_0, s12_1);
-                            uint32_t s13_0;
-                            uint32_t s13_1;
-                            BITC_LOOKUP(group, patterns, 7, 2, s13_0, s13_1);
-                            const uint32_t k22 = bitc_full(&p0, s12_0, s13_0);
-                            const uint32_t k23 = bitc_full(&p1, s12_1, k22);
-                            const uint32_t k24 = bitc_full(&p2, k21, k23);
-                            uint32_t s14_0;
-                            uint32_t s14_1;
-                            BITC_LOOKUP(group, patterns, 10, 3, s14_0, s14_1);
-                            const uint32_t k25 = bitc_full(&p1, s13_1, s14_1);
-                            uint32_t s15_0;
-                            uint32_t s15_1;
-                            BITC_LOOKUP(group, patterns, 13, 4, s15_0, s15_1);
-                            const uint32_t k26 = bitc_full(&p0, s14_0, s15_0);
-                            const uint32_t k27 = bitc_full(&p1, k26, s15_1);
-                            const uint32_t k28 = bitc_full(&p2, k25, k27);
-                            const uint32_t k29 = bitc_full(&p3, k24, k28);
-                            uint32_t s16_0;
-                            uint32_t s16_1;
-                            BITC_LOOKUP(group, patterns, 16, 5, s16_0, s16_1);
-                            uint32_t s17_0;
-                            uint32_t s17_1;
-                            BITC_LOOKUP(group, patterns, 19, 6, s17_0, s17_1);
-                            const uint32_t k30 = bitc_full(&p0, s16_0, s17_0);
-                            const uint32_t k31 = bitc_full(&p1, s16_1, k30);
-                            uint32_t s18_0;
-                            uint32_t s18_1;
-                            BITC_LOOKUP(group, patterns, 22, 7, s18_0, s18_1);
-                            const uint32_t k32 = bitc_full(&p1, s17_1, s18_1);
-                            const uint32_t k33 = bitc_full(&p2, k31, k32);
-                            uint32_t s19_0;
-                            uint32_t s19_1;
-                            BITC_LOOKUP(group, patterns, 25, 8, s19_0, s19_1);
-                            const uint32_t k34 = bitc_full(&p0, s18_0, s19_0);
-                            const uint32_t k35 = bitc_full(&p1, k34, s19_1);
-                            uint32_t s20_0;
-                            uint32_t s20_1;
-                            BITC_LOOKUP(group, patterns, 28, 9, s20_0, s20_1);
-                            uint32_t s21_0;
-                            uint32_t s21_1;
-                            uint32_t next21 = *weights++;
-                            BITC_ACROSS(group, patterns, next21, 1, 10, s21_0, s21_1);
-                            patterns = next21;
-                            const uint32_t k36 = bitc_full(&p0, s20_0, s21_0);
-                            const uint32_t k37 = bitc_full(&p1, s20_1, k36);
-                            const uint32_t k38 = bitc_full(&p2, k35, k37);
-                            const uint32_t k39 = bitc_full(&p3, k33, k38);
-                            const uint32_t k40 = bitc_full(&p4, k29, k39);
-                            const uint32_t k41 = bitc_full(&p5, k19, k40);
-                            BITC_NEXT(group, 11);
-                            BITC_HIDE(group);
-                            uint32_t s22_0;
-                            uint32_t s22_1;
-                            BITC_LOOKUP(group, patterns, 2, 0, s22_0, s22_1);
-                            const uint32_t k42 = bitc_full(&p1, s21_1, s22_1);
-                            uint32_t s23_0;
-                            uint32_t s23_1;
-                            BITC_LOOKUP(group, patterns, 5, 1, s23_0, s23_1);
-                            const uint32_t k43 = bitc_full(&p0, s22_0, s23_0);
-                            const uint32_t k44 = bitc_full(&p1, k43, s23_1);
-                            const uint32_t k45 = bitc_full(&p2, k42, k44);
-                            uint32_t s24_0;
-                            uint32_t s24_1;
-                            BITC_LOOKUP(group, patterns, 8, 2, s24_0, s24_1);
-                            uint32_t s25_0;
-                            uint32_t s25_1;
-                            BITC_LOOKUP(group, patterns, 11, 3, s25_0, s25_1);
-                            const uint32_t k46 = bitc_full(&p0, s24_0, s25_0);
-                            const uint32_t k47 = bitc_full(&p1, s24_1, k46);
-                            uint32_t s26_0;
-                            uint32_t s26_1;
-                            BITC_LOOKUP(group, patterns, 14, 4, s26_0, s26_1);
-                            const uint32_t k48 = bitc_full(&p1, s25_1, s26_1);
-                            const uint32_t k49 = bitc_full(&p2, k47, k48);
-                            const uint32_t k50 = bitc_full(&p3, k45, k49);
-                            uint32_t s27_0;
-                            uint32_t s27_1;
-                            BITC_LOOKUP(group, patterns, 17, 5, s27_0, s27_1);
-                            const uint32_t k51 = bitc_full(&p0, s26_0, s27_0);
-                            const uint32_t k52 = bitc_full(&p1, k51, s27_1);
-                            uint32_t s28_0;
-                            uint32_t s28_1;
-                            BITC_LOOKUP(group, patterns, 20, 6, s28_0, s28_1);
-                            uint32_t s29_0;
-                            uint32_t s29_1;
-                            BITC_LOOKUP(group, patterns, 23, 7, s29_0, s29_1);
-                            const uint32_t k53 = bitc_full(&p0, s28_0, s29_0);
-                            const uint32_t k54 = bitc_full(&p1, s28_1, k53);
-                            const uint32_t k55 = bitc_full(&p2, k52, k54);
-                            uint32_t s30_0;
-                            uint32_t s30_1;
-                            BITC_LOOKUP(group, patterns, 26, 8, s30_0, s30_1);
-                            const uint32_t k56 = bitc_full(&p1, s29_1, s30_1);
-                            uint32_t s31_0;
-                            uint32_t s31_1;
-                            BITC_LOOKUP(group, patterns, 29, 9, s31_0, s31_1);
-                            const uint32_t k57 = bitc_full(&p0, s30_0, s31_0);
-                            const uint32_t k58 = bitc_full(&p1, k57, s31_1);
-                            const uint32_t k59 = bitc_full(&p2, k56, k58);
-                            const uint32_t k60 = bitc_full(&p3, k55, k59);
-                            const uint32_t k61 = bitc_full(&p4, k50, k60);
-                            BITC_NEXT(group, 10);
-                            BITC_HIDE(group);
-                            uint32_t s32_0;
-                            uint32_t s32_1;
-                            patterns = bitc_stream(w + 576, at);
-                            BITC_LOOKUP(group, patterns, 0, 0, s32_0, s32_1);
-                            at += 3;
-                            const uint32_t k62 = bitc_half(&p0, s32_0);
-                            const uint32_t k63 = bitc_full(&p1, s32_1, k62);
-                            const uint32_t k64 = bitc_half(&p2, k63);
-                            const uint32_t k65 = bitc_half(&p3, k64);
-                            const uint32_t k66 = bitc_half(&p4, k65);
-                            const uint32_t k67 = bitc_full(&p5, k61, k66);
-                            const uint32_t k68 = bitc_full(&p6, k41, k67);
-                            const uint32_t k69 = bitc_half(&p7, k68);
-                            p8 ^= k69;
-                        }
-                        if (column == 0) {
-                            p0 = (p0 << 1 & 32472030u) | edge[9];
-                            p1 = (p1 << 1 & 32472030u) | edge[10];
-                            p2 = (p2 << 1 & 32472030u) | edge[11];
-                            p3 = (p3 << 1 & 32472030u) | edge[12];
-                            p4 = (p4 << 1 & 32472030u) | edge[13];
-                            p5 = (p5 << 1 & 32472030u) | edge[14];
-                            p6 = (p6 << 1 & 32472030u) | edge[15];
-                            p7 = (p7 << 1 & 32472030u) | edge[16];
-                            p8 = (p8 << 1 & 32472030u) | edge[17];
-                            group = table;
-                        } else if (column == 1) {
-                            b0 = p0;
-                            p0 = 0;
-                            b1 = p1;
-                            p1 = 0;
-                            b2 = p2;
-                            p2 = 0;
-                            b3 = p3;
-                            p3 = 0;
-                            b4 = p4;
-                            p4 = 0;
-                            b5 = p5;
-                            p5 = 0;
-                            b6 = p6;
-                            p6 = 0;
-                            b7 = p7;
-                            p7 = 0;
-                            b8 = p8;
-                            p8 = 0;
-                            group = table;
-                        } else {
-                            p0 = p0 >> 1 & 16236015u;
-                            p1 = p1 >> 1 & 16236015u;
-                            p2 = p2 >> 1 & 16236015u;
-                            p3 = p3 >> 1 & 16236015u;
-                            p4 = p4 >> 1 & 16236015u;
-                            p5 = p5 >> 1 & 16236015u;
-                            p6 = p6 >> 1 & 16236015u;
-                            p7 = p7 >> 1 & 16236015u;
-                            p8 = p8 >> 1 & 16236015u;
-                        }
+                uint32_t carry = start[10] & half;
+                uint32_t c0 = start[0];
+                carry = bitc_full(&c0, bitc_spread(rise, 0), carry);
+                uint32_t c1 = start[1];
+                carry = bitc_full(&c1, bitc_spread(rise, 1), carry);
+                uint32_t c2 = start[2];
+                carry = bitc_full(&c2, bitc_spread(rise, 2), carry);
+                uint32_t c3 = start[3];
+                carry = bitc_full(&c3, bitc_spread(rise, 3), carry);
+                uint32_t c4 = start[4];
+                carry = bitc_full(&c4, bitc_spread(rise, 4), carry);
+                uint32_t c5 = start[5];
+                carry = bitc_full(&c5, bitc_spread(rise, 5), carry);
+                uint32_t c6 = start[6];
+                carry = bitc_full(&c6, bitc_spread(rise, 6), carry);
+                uint32_t c7 = start[7];
+                carry = bitc_full(&c7, bitc_spread(rise, 7), carry);
+                uint32_t c8 = start[8];
+                carry = bitc_full(&c8, bitc_spread(rise, 8), carry);
+                uint32_t c9 = start[9];
+                carry = bitc_full(&c9, bitc_spread(rise, 9), carry);
+                /* The products outside count half: before the counters are halved. */
+                const uint16_t *from = outside;
+                const uint16_t *end = last_outside;
+                for (int pass = 0; pass < 2; pass++) {
+                    for (; end - from >= 32; from += 32) {
+                        BITC_HIDE(from);
+                        uint32_t s0_0;
+                        BITC_LISTED(from, 0, weights, s0_0);
+                        uint32_t s1_0;
+                        BITC_LISTED(from, 1, weights, s1_0);
+                        const uint32_t k0 = bitc_full(&c0, s0_0, s1_0);
+                        uint32_t s2_0;
+                        BITC_LISTED(from, 2, weights, s2_0);
+                        uint32_t s3_0;
+                        BITC_LISTED(from, 3, weights, s3_0);
+                        const uint32_t k1 = bitc_full(&c0, s2_0, s3_0);
+                        const uint32_t k2 = bitc_full(&c1, k0, k1);
+                        uint32_t s4_0;
+                        BITC_LISTED(from, 4, weights, s4_0);
+                        uint32_t s5_0;
+                        BITC_LISTED(from, 5, weights, s5_0);
+                        const uint32_t k3 = bitc_full(&c0, s4_0, s5_0);
+                        uint32_t s6_0;
+                        BITC_LISTED(from, 6, weights, s6_0);
+                        uint32_t s7_0;
+                        BITC_LISTED(from, 7, weights, s7_0);
+                        const uint32_t k4 = bitc_full(&c0, s6_0, s7_0);
+                        const uint32_t k5 = bitc_full(&c1, k3, k4);
+                        const uint32_t k6 = bitc_full(&c2, k2, k5);
+                        uint32_t s8_0;
+                        BITC_LISTED(from, 8, weights, s8_0);
+                        uint32_t s9_0;
+                        BITC_LISTED(from, 9, weights, s9_0);
+                        const uint32_t k7 = bitc_full(&c0, s8_0, s9_0);
+                        uint32_t s10_0;
+                        BITC_LISTED(from, 10, weights, s10_0);
+                        uint32_t s11_0;
+                        BITC_LISTED(from, 11, weights, s11_0);
+                        const uint32_t k8 = bitc_full(&c0, s10_0, s11_0);
+                        const uint32_t k9 = bitc_full(&c1, k7, k8);
+                        uint32_t s12_0;
+                        BITC_LISTED(from, 12, weights, s12_0);
+                        uint32_t s13_0;
+                        BITC_LISTED(from, 13, weights, s13_0);
+                        const uint32_t k10 = bitc_full(&c0, s12_0, s13_0);
+                        uint32_t s14_0;
+                        BITC_LISTED(from, 14, weights, s14_0);
+                        uint32_t s15_0;
+                        BITC_LISTED(from, 15, weights, s15_0);
+                        const uint32_t k11 = bitc_full(&c0, s14_0, s15_0);
+                        const uint32_t k12 = bitc_full(&c1, k10, k11);
+                        const uint32_t k13 = bitc_full(&c2, k9, k12);
+                        const uint32_t k14 = bitc_full(&c3, k6, k13);
+                        uint32_t s16_0;
+                        BITC_LISTED(from, 16, weights, s16_0);
+                        uint32_t s17_0;
+                        BITC_LISTED(from, 17, weights, s17_0);
+                        const uint32_t k15 = bitc_full(&c0, s16_0, s17_0);
+                        uint32_t s18_0;
+                        BITC_LISTED(from, 18, weights, s18_0);
+                        uint32_t s19_0;
+                        BITC_LISTED(from, 19, weights, s19_0);
+                        const uint32_t k16 = bitc_full(&c0, s18_0, s19_0);
+                        const uint32_t k17 = bitc_full(&c1, k15, k16);
+                        uint32_t s20_0;
+                        BITC_LISTED(from, 20, weights, s20_0);
+                        uint32_t s21_0;
+                        BITC_LISTED(from, 21, weights, s21_0);
+                        const uint32_t k18 = bitc_full(&c0, s20_0, s21_0);
+                        uint32_t s22_0;
+                        BITC_LISTED(from, 22, weights, s22_0);
+                        uint32_t s23_0;
+                        BITC_LISTED(from, 23, weights, s23_0);
+                        const uint32_t k19 = bitc_full(&c0, s22_0, s23_0);
+                        const uint32_t k20 = bitc_full(&c1, k18, k19);
+                        const uint32_t k21 = bitc_full(&c2, k17, k20);
+                        uint32_t s24_0;
+                        BITC_LISTED(from, 24, weights, s24_0);
+                        uint32_t s25_0;
+                        BITC_LISTED(from, 25, weights, s25_0);
+                        const uint32_t k22 = bitc_full(&c0, s24_0, s25_0);
+                        uint32_t s26_0;
+                        BITC_LISTED(from, 26, weights, s26_0);
+                        uint32_t s27_0;
+                        BITC_LISTED(from, 27, weights, s27_0);
+                        const uint32_t k23 = bitc_full(&c0, s26_0, s27_0);
+                        const uint32_t k24 = bitc_full(&c1, k22, k23);
+                        uint32_t s28_0;
+                        BITC_LISTED(from, 28, weights, s28_0);
+                        uint32_t s29_0;
+                        BITC_LISTED(from, 29, weights, s29_0);
+                        const uint32_t k25 = bitc_full(&c0, s28_0, s29_0);
+                        uint32_t s30_0;
+                        BITC_LISTED(from, 30, weights, s30_0);
+                        uint32_t s31_0;
+                        BITC_LISTED(from, 31, weights, s31_0);
+                        const uint32_t k26 = bitc_full(&c0, s30_0, s31_0);
+                        const uint32_t k27 = bitc_full(&c1, k25, k26);
+                        const uint32_t k28 = bitc_full(&c2, k24, k27);
+                        const uint32_t k29 = bitc_full(&c3, k21, k28);
+                        const uint32_t k30 = bitc_full(&c4, k14, k29);
+                        const uint32_t k31 = bitc_half(&c5, k30);
+                        const uint32_t k32 = bitc_half(&c6, k31);
+                        const uint32_t k33 = bitc_half(&c7, k32);
+                        const uint32_t k34 = bitc_half(&c8, k33);
+                        c9 ^= k34;
                     }
-
-                    const uint32_t limit = limits[block * 32 + o];
-                    uint32_t low = edge[18] & bitc_spread(limit, 15);
-                    uint32_t carry = 0;
-                    carry = bitc_full(&p0, b0, carry);
-                    low = bitc_most(p0, low, bitc_spread(limit, 0));
-                    carry = bitc_full(&p1, b1, carry);
-                    low = bitc_most(p1, low, bitc_spread(limit, 1));
-                    carry = bitc_full(&p2, b2, carry);
-                    low = bitc_most(p2, low, bitc_spread(limit, 2));
-                    carry = bitc_full(&p3, b3, carry);
-                    low = bitc_most(p3, low, bitc_spread(limit, 3));
-                    carry = bitc_full(&p4, b4, carry);
-                    low = bitc_most(p4, low, bitc_spread(limit, 4));
-                    carry = bitc_full(&p5, b5, carry);
-                    low = bitc_most(p5, low, bitc_spread(limit, 5));
-                    carry = bitc_full(&p6, b6, carry);
-                    low = bitc_most(p6, low, bitc_spread(limit, 6));
-                    carry = bitc_full(&p7, b7, carry);
-                    low = bitc_most(p7, low, bitc_spread(limit, 7));
-                    carry = bitc_full(&p8, b8, carry);
-                    low = bitc_most(p8, low, bitc_spread(limit, 8));
-                    BITC_HIDE(low); /* the look-ups are done before the tables change */
-                    lane[o] = low;
-                }
-                for (int o = count; o < 32; o++) {
-                    lane[o] = 0;
-                }
-                bitc_transpose(lane);
-                for (int strip = 0; strip < 5; strip++) {
-                    const int row = oy + strip * 1;
-                    if (row < 5) {
-                        for (int i = 0; i < 5 && seg * 5 + i < 5; i++) {
-                            uint32_t *to = y + (row * 5 + seg * 5 + i) * 2;
-                            const uint32_t bits = lane[strip * 5 + 0 + i];
-                            to[block] = bits;
-                        }
+                    for (; from < end; from += 8) {
+                        BITC_HIDE(from);
+                        uint32_t s0_0;
+                        BITC_LISTED(from, 0, weights, s0_0);
+                        uint32_t s1_0;
+                        BITC_LISTED(from, 1, weights, s1_0);
+                        const uint32_t k0 = bitc_full(&c0, s0_0, s1_0);
+                        uint32_t s2_0;
+                        BITC_LISTED(from, 2, weights, s2_0);
+                        uint32_t s3_0;
+                        BITC_LISTED(from, 3, weights, s3_0);
+                        const uint32_t k1 = bitc_full(&c0, s2_0, s3_0);
+                        const uint32_t k2 = bitc_full(&c1, k0, k1);
+                        uint32_t s4_0;
+                        BITC_LISTED(from, 4, weights, s4_0);
+                        uint32_t s5_0;
+                        BITC_LISTED(from, 5, weights, s5_0);
+                        const uint32_t k3 = bitc_full(&c0, s4_0, s5_0);
+                        uint32_t s6_0;
+                        BITC_LISTED(from, 6, weights, s6_0);
+                        uint32_t s7_0;
+                        BITC_LISTED(from, 7, weights, s7_0);
+                        const uint32_t k4 = bitc_full(&c0, s6_0, s7_0);
+                        const uint32_t k5 = bitc_full(&c1, k3, k4);
+                        const uint32_t k6 = bitc_full(&c2, k2, k5);
+                        const uint32_t k7 = bitc_half(&c3, k6);
+                        const uint32_t k8 = bitc_half(&c4, k7);
+                        const uint32_t k9 = bitc_half(&c5, k8);
+                        const uint32_t k10 = bitc_half(&c6, k9);
+                        const uint32_t k11 = bitc_half(&c7, k10);
+                        const uint32_t k12 = bitc_half(&c8, k11);
+                        c9 ^= k12;
+                    }
+                    if (pass == 0) {
+                        c0 = c1;
+                        c1 = c2;
+                        c2 = c3;
+                        c3 = c4;
+                        c4 = c5;
+                        c5 = c6;
+                        c6 = c7;
+                        c7 = c8;
+                        c8 = c9;
+                        from = list;
+                        end = last;
                     }
                 }
+                weights += 298;
+                start += 22;
+                const uint32_t low = c9 ^ flip;
+                *y++ = low;
             }
         }
     }
 }
 
-BITC_KERNEL void conv_bits_0(
+BITC_KERNEL void conv_listed_1(
     uint32_t *restrict y,
     const uint32_t *restrict x,
     const uint32_t *restrict w,
     const int16_t *restrict t_low,
     const int16_t *restrict t_high,
-    uint32_t *patch) {
+    const uint32_t *restrict starts,
+    uint16_t *list,
+    uint32_t *lane) {
     for (int oy = 0; oy < 4; oy++) {
-        const int iy = oy * 1 - 0;
         for (int ox = 0; ox < 4; ox++) {
-            const int ix = ox * 1 - 0;
-            const uint32_t *weights = w;
-            uint32_t bits = 0;
-            uint32_t nonzero = 0;
-            int32_t valid = 256;
-            {
-                bitc_u32 *p = (bitc_u32 *)patch;
-                for (int ky = 0; ky < 2; ky++) {
-                    const bitc_u32 *row = (const bitc_u32 *)x + ((iy + ky * 1) * 5 + ix) * 2;
-                    for (int i = 0; i < 4; i++) {
-                        *p++ = row[i];
+            int inside = 256;
+            int ones = 0;
+            for (int ky = 0; ky < 2; ky++) {
+                for (int kx = 0; kx < 2; kx++) {
+                    const uint32_t *row = x + ((oy * 1 + ky * 1) * 5 + ox * 1 + kx * 1) * 2;
+                    for (int i = 0; i < 2; i++) {
+                        const uint32_t v = row[i];
+                        ones += bitc_ones(v);
                     }
                 }
             }
-            for (int block = 0; block < 64; block += 1) {
-                uint32_t pop[1];
-                bitc_dot32(patch, weights, 8, pop);
-                weights += 8;
-                for (int j = 0; j < 1; j++) {
-                    const int o = block + j;
-                    const int32_t acc = valid - 2 * (int32_t)pop[j];
+            const uint32_t flip = 2 * ones > inside ? 0xFFFFFFFFu : 0u; /* list what is 0 */
+            const int number = flip ? inside - ones : ones;
+            uint16_t *last = list;
+            for (int ky = 0; ky < 2; ky++) {
+                for (int kx = 0; kx < 2; kx++) {
+                    const uint32_t *row = x + ((oy * 1 + ky * 1) * 5 + ox * 1 + kx * 1) * 2;
+                    for (int i = 0; i < 2; i++) {
+                        const uint32_t v = (flip ^ row[i]);
+                        last = bitc_list(last, v, ((ky * 2 + kx) * 64 + i * 32) * 4);
+                    }
+                }
+            }
+            while ((last - list) % 8) {
+                *last++ = 1024;
+            }
+            const uint32_t rise = (uint32_t)(inside / 2 - number);
+            const uint32_t *start = starts;
+            const uint32_t *weights = w;
+            uint32_t bits = 0;
+            uint32_t nonzero = 0;
+            for (int block = 0; block < 2; block++) {
+                uint32_t carry = 0;
+                uint32_t c0 = start[0];
+                carry = bitc_full(&c0, bitc_spread(rise, 0), carry);
+                uint32_t c1 = start[1];
+                carry = bitc_full(&c1, bitc_spread(rise, 1), carry);
+                uint32_t c2 = start[2];
+                carry = bitc_full(&c2, bitc_spread(rise, 2), carry);
+                uint32_t c3 = start[3];
+                carry = bitc_full(&c3, bitc_spread(rise, 3), carry);
+                uint32_t c4 = start[4];
+                carry = bitc_full(&c4, bitc_spread(rise, 4), carry);
+                uint32_t c5 = start[5];
+                carry = bitc_full(&c5, bitc_spread(rise, 5), carry);
+                uint32_t c6 = start[6];
+                carry = bitc_full(&c6, bitc_spread(rise, 6), carry);
+                uint32_t c7 = start[7];
+                carry = bitc_full(&c7, bitc_spread(rise, 7), carry);
+                uint32_t c8 = start[8];
+                carry = bitc_full(&c8, bitc_spread(rise, 8), carry);
+                uint32_t c9 = start[9];
+                carry = bitc_full(&c9, bitc_spread(rise, 9), carry);
+                const uint16_t *from = list;
+                const uint16_t *end = last;
+                for (; end - from >= 32; from += 32) {
+                    BITC_HIDE(from);
+                    uint32_t s0_0;
+                    BITC_LISTED(from, 0, weights, s0_0);
+                    uint32_t s1_0;
+                    BITC_LISTED(from, 1, weights, s1_0);
+                    const uint32_t k0 = bitc_full(&c1, s0_0, s1_0);
+                    uint32_t s2_0;
+                    BITC_LISTED(from, 2, weights, s2_0);
+                    uint32_t s3_0;
+                    BITC_LISTED(from, 3, weights, s3_0);
+                    const uint32_t k1 = bitc_full(&c1, s2_0, s3_0);
+                    const uint32_t k2 = bitc_full(&c2, k0, k1);
+                    uint32_t s4_0;
+                    BITC_LISTED(from, 4, weights, s4_0);
+                    uint32_t s5_0;
+                    BITC_LISTED(from, 5, weights, s5_0);
+                    const uint32_t k3 = bitc_full(&c1, s4_0, s5_0);
+                    uint32_t s6_0;
+                    BITC_LISTED(from, 6, weights, s6_0);
+                    uint32_t s7_0;
+                    BITC_LISTED(from, 7, weights, s7_0);
+                    const uint32_t k4 = bitc_full(&c1, s6_0, s7_0);
+                    const uint32_t k5 = bitc_full(&c2, k3, k4);
+                    const uint32_t k6 = bitc_full(&c3, k2, k5);
+                    uint32_t s8_0;
+                    BITC_LISTED(from, 8, weights, s8_0);
+                    uint32_t s9_0;
+                    BITC_LISTED(from, 9, weights, s9_0);
+                    const uint32_t k7 = bitc_full(&c1, s8_0, s9_0);
+                    uint32_t s10_0;
+                    BITC_LISTED(from, 10, weights, s10_0);
+                    uint32_t s11_0;
+                    BITC_LISTED(from, 11, weights, s11_0);
+                    const uint32_t k8 = bitc_full(&c1, s10_0, s11_0);
+                    const uint32_t k9 = bitc_full(&c2, k7, k8);
+                    uint32_t s12_0;
+                    BITC_LISTED(from, 12, weights, s12_0);
+                    uint32_t s13_0;
+                    BITC_LISTED(from, 13, weights, s13_0);
+                    const uint32_t k10 = bitc_full(&c1, s12_0, s13_0);
+                    uint32_t s14_0;
+                    BITC_LISTED(from, 14, weights, s14_0);
+                    uint32_t s15_0;
+                    BITC_LISTED(from, 15, weights, s15_0);
+                    const uint32_t k11 = bitc_full(&c1, s14_0, s15_0);
+                    const uint32_t k12 = bitc_full(&c2, k10, k11);
+                    const uint32_t k13 = bitc_full(&c3, k9, k12);
+                    const uint32_t k14 = bitc_full(&c4, k6, k13);
+                    uint32_t s16_0;
+                    BITC_LISTED(from, 16, weights, s16_0);
+                    uint32_t s17_0;
+                    BITC_LISTED(from, 17, weights, s17_0);
+                    const uint32_t k15 = bitc_full(&c1, s16_0, s17_0);
+                    uint32_t s18_0;
+                    BITC_LISTED(from, 18, weights, s18_0);
+                    uint32_t s19_0;
+                    BITC_LISTED(from, 19, weights, s19_0);
+                    const uint32_t k16 = bitc_full(&c1, s18_0, s19_0);
+                    const uint32_t k17 = bitc_full(&c2, k15, k16);
+                    uint32_t s20_0;
+                    BITC_LISTED(from, 20, weights, s20_0);
+                    uint32_t s21_0;
+                    BITC_LISTED(from, 21, weights, s21_0);
+                    const uint32_t k18 = bitc_full(&c1, s20_0, s21_0);
+                    uint32_t s22_0;
+                    BITC_LISTED(from, 22, weights, s22_0);
+                    uint32_t s23_0;
+                    BITC_LISTED(from, 23, weights, s23_0);
+                    const uint32_t k19 = bitc_full(&c1, s22_0, s23_0);
+                    const uint32_t k20 = bitc_full(&c2, k18, k19);
+                    const uint32_t k21 = bitc_full(&c3, k17, k20);
+                    uint32_t s24_0;
+                    BITC_LISTED(from, 24, weights, s24_0);
+                    uint32_t s25_0;
+                    BITC_LISTED(from, 25, weights, s25_0);
+                    const uint32_t k22 = bitc_full(&c1, s24_0, s25_0);
+                    uint32_t s26_0;
+                    BITC_LISTED(from, 26, weights, s26_0);
+                    uint32_t s27_0;
+                    BITC_LISTED(from, 27, weights, s27_0);
+                    const uint32_t k23 = bitc_full(&c1, s26_0, s27_0);
+                    const uint32_t k24 = bitc_full(&c2, k22, k23);
+                    uint32_t s28_0;
+                    BITC_LISTED(from, 28, weights, s28_0);
+                    uint32_t s29_0;
+                    BITC_LISTED(from, 29, weights, s29_0);
+                    const uint32_t k25 = bitc_full(&c1, s28_0, s29_0);
+                    uint32_t s30_0;
+                    BITC_LISTED(from, 30, weights, s30_0);
+                    uint32_t s31_0;
+                    BITC_LISTED(from, 31, weights, s31_0);
+                    const uint32_t k26 = bitc_full(&c1, s30_0, s31_0);
+                    const uint32_t k27 = bitc_full(&c2, k25, k26);
+                    const uint32_t k28 = bitc_full(&c3, k24, k27);
+                    const uint32_t k29 = bitc_full(&c4, k21, k28);
+                    const uint32_t k30 = bitc_full(&c5, k14, k29);
+                    const uint32_t k31 = bitc_half(&c6, k30);
+                    const uint32_t k32 = bitc_half(&c7, k31);
+                    const uint32_t k33 = bitc_half(&c8, k32);
+                    c9 ^= k33;
+                }
+                for (; from < end; from += 8) {
+                    BITC_HIDE(from);
+                    uint32_t s0_0;
+                    BITC_LISTED(from, 0, weights, s0_0);
+                    uint32_t s1_0;
+                    BITC_LISTED(from, 1, weights, s1_0);
+                    const uint32_t k0 = bitc_full(&c1, s0_0, s1_0);
+                    uint32_t s2_0;
+                    BITC_LISTED(from, 2, weights, s2_0);
+                    uint32_t s3_0;
+                    BITC_LISTED(from, 3, weights, s3_0);
+                    const uint32_t k1 = bitc_full(&c1, s2_0, s3_0);
+                    const uint32_t k2 = bitc_full(&c2, k0, k1);
+                    uint32_t s4_0;
+                    BITC_LISTED(from, 4, weights, s4_0);
+                    uint32_t s5_0;
+                    BITC_LISTED(from, 5, weights, s5_0);
+                    const uint32_t k3 = bitc_full(&c1, s4_0, s5_0);
+                    uint32_t s6_0;
+                    BITC_LISTED(from, 6, weights, s6_0);
+                    uint32_t s7_0;
+                    BITC_LISTED(from, 7, weights, s7_0);
+                    const uint32_t k4 = bitc_full(&c1, s6_0, s7_0);
+                    const uint32_t k5 = bitc_full(&c2, k3, k4);
+                    const uint32_t k6 = bitc_full(&c3, k2, k5);
+                    const uint32_t k7 = bitc_half(&c4, k6);
+                    const uint32_t k8 = bitc_half(&c5, k7);
+                    const uint32_t k9 = bitc_half(&c6, k8);
+                    const uint32_t k10 = bitc_half(&c7, k9);
+                    const uint32_t k11 = bitc_half(&c8, k10);
+                    c9 ^= k11;
+                }
+                weights += 257;
+                start += 10;
+                lane[0] = c0;
+                lane[1] = c1;
+                lane[2] = c2;
+                lane[3] = c3;
+                lane[4] = c4;
+                lane[5] = c5;
+                lane[6] = c6;
+                lane[7] = c7;
+                lane[8] = c8;
+                lane[9] = c9;
+                for (int i = 10; i < 32; i++) {
+                    lane[i] = c9;
+                }
+                bitc_transpose(lane);
+                const int count = 64 - block * 32 < 32 ? 64 - block * 32 : 32;
+                for (int j = 0; j < count; j++) {
+                    const int o = block * 32 + j;
+                    const int32_t twice = 2 * (int32_t)lane[j] + inside % 2;
+                    const int32_t acc = flip ? -twice : twice;
                     const uint32_t plus = acc >= t_high[o];
                     const uint32_t minus = acc < t_low[o];
                     bits |= (minus & ~plus) << (o % 32);
@@ -1435,7 +1368,7 @@ BITC_KERNEL void conv_bits_0(
     }
 }
 
-BITC_KERNEL void conv_bits_1(
+BITC_KERNEL void conv_bits_0(
     uint16_t *restrict y,
     const uint32_t *restrict x,
     const uint32_t *restrict w,
@@ -1488,7 +1421,7 @@ BITC_KERNEL void conv_bits_1(
     }
 }
 
-BITC_KERNEL void conv_bits_2(
+BITC_KERNEL void conv_bits_1(
     float *restrict y,
     const uint16_t *restrict x,
     const uint32_t *restrict w,
@@ -1564,8 +1497,8 @@ static void run_layers(unsigned char *mem, const cnn_input_t *in, cnn_output_t *
     (void)mem;
     (void)in;
 
-    /* 0: Conv2D Conv_0; float32[1x10x10x3] -> bit1[1x10x10x32] packed32 -2*q+1; conv_products; 86400 float MACs; 3584 bytes of constants */
-    conv_products_0((uint32_t *)(void *)(mem + 2848), in->image, cnn_conv2d_w, cnn_conv2d_t);
+    /* 0: Conv2D Conv_0; float32[1x10x10x3] -> bit1[1x10x10x32] packed32 -2*q+1; conv_dense; 86400 float MACs; 236 bytes of constants */
+    conv_dense_0((uint32_t *)(void *)(mem + 2848), in->image, cnn_conv2d_w, cnn_conv2d_t);
     LAYER_DONE(0, mem + 2848, 400ul);
 
     /* 1: Conv2D Conv_1; bit1[1x10x10x32] packed32 -2*q+1 -> bit1[1x10x10x33] packed32 -2*q+1; conv_sliced; 950400 binary MACs; 1254 bytes of constants */
@@ -1573,23 +1506,23 @@ static void run_layers(unsigned char *mem, const cnn_input_t *in, cnn_output_t *
     LAYER_DONE(1, mem + 2048, 800ul);
 
     /* 2: MaxPool Pool; bit1[1x10x10x33] packed32 -2*q+1 -> bit1[1x5x5x33] packed32 -2*q+1; max_pool */
-    max_pool_0((uint32_t *)(void *)(mem + 2848), (const uint32_t *)(void *)(mem + 2048));
-    LAYER_DONE(2, mem + 2848, 200ul);
+    max_pool_0((uint32_t *)(void *)(mem + 640), (const uint32_t *)(void *)(mem + 2048));
+    LAYER_DONE(2, mem + 640, 200ul);
 
-    /* 3: Conv2D Conv_3; bit1[1x5x5x33] packed32 -2*q+1 -> bit1[1x5x5x64] packed32 -2*q+1; conv_sliced; 475200 binary MACs; 2508 bytes of constants */
-    conv_sliced_1((uint32_t *)(void *)(mem + 2368), (const uint32_t *)(void *)(mem + 2848), cnn_conv2d_2_w, cnn_conv2d_2_limits, cnn_conv2d_2_edges, cnn_conv2d_2_edge_of, (uint32_t *)(void *)(mem), (uint32_t *)(void *)(mem + 2112));
-    LAYER_DONE(3, mem + 2368, 200ul);
+    /* 3: Conv2D Conv_3; bit1[1x5x5x33] packed32 -2*q+1 -> bit1[1x5x5x64] packed32 -2*q+1; conv_listed; 475200 binary MACs; 2560 bytes of constants */
+    conv_listed_0((uint32_t *)(void *)(mem + 840), (const uint32_t *)(void *)(mem + 640), cnn_conv2d_2_w, cnn_conv2d_2_starts, (uint16_t *)(void *)(mem + 336), (uint16_t *)(void *)(mem));
+    LAYER_DONE(3, mem + 840, 200ul);
 
-    /* 4: Conv2D Conv_4; bit1[1x5x5x64] packed32 -2*q+1 -> tern[1x4x4x64] packed32 1*q+0; conv_bits; 262144 binary MACs; 2304 bytes of constants */
-    conv_bits_0((uint32_t *)(void *)(mem), (const uint32_t *)(void *)(mem + 2368), cnn_conv2d_3_w, cnn_conv2d_3_t_low, cnn_conv2d_3_t_high, (uint32_t *)(void *)(mem + 256));
+    /* 4: Conv2D Conv_4; bit1[1x5x5x64] packed32 -2*q+1 -> tern[1x4x4x64] packed32 1*q+0; conv_listed; 262144 binary MACs; 2392 bytes of constants */
+    conv_listed_1((uint32_t *)(void *)(mem), (const uint32_t *)(void *)(mem + 840), cnn_conv2d_3_w, cnn_conv2d_3_t_low, cnn_conv2d_3_t_high, cnn_conv2d_3_starts, (uint16_t *)(void *)(mem + 256), (uint32_t *)(void *)(mem + 512));
     LAYER_DONE(4, mem, 256ul);
 
     /* 5: Conv2D Conv_5; tern[1x4x4x64] packed32 1*q+0 -> bit1[1x1x1x16] packed16 -2*q+1; conv_bits; 16384 ternary MACs; 2080 bytes of constants */
-    conv_bits_1((uint16_t *)(void *)(mem + 512), (const uint32_t *)(void *)(mem), cnn_conv2d_4_w, cnn_conv2d_4_t, (uint32_t *)(void *)(mem + 256), (uint32_t *)(void *)(mem + 384));
+    conv_bits_0((uint16_t *)(void *)(mem + 512), (const uint32_t *)(void *)(mem), cnn_conv2d_4_w, cnn_conv2d_4_t, (uint32_t *)(void *)(mem + 256), (uint32_t *)(void *)(mem + 384));
     LAYER_DONE(5, mem + 512, 2ul);
 
     /* 6: Conv2D Conv_7; bit1[1x1x1x16] packed16 -2*q+1 -> float32[1x1x1x10]; conv_bits; 160 binary MACs; 120 bytes of constants */
-    conv_bits_2((float *)(void *)(mem), (const uint16_t *)(void *)(mem + 512), cnn_conv2d_5_w, cnn_conv2d_5_scale, cnn_conv2d_5_bias, (uint32_t *)(void *)(mem + 40));
+    conv_bits_1((float *)(void *)(mem), (const uint16_t *)(void *)(mem + 512), cnn_conv2d_5_w, cnn_conv2d_5_scale, cnn_conv2d_5_bias, (uint32_t *)(void *)(mem + 40));
     LAYER_DONE(6, mem, 40ul);
 
     /* 7: Softmax Softmax; float32[1x1x1x10] -> float32[1x1x1x10]; softmax */
@@ -1640,116 +1573,15 @@ int cnn_run(void *arena, const cnn_input_t *in, cnn_output_t *out) {
 #define CNN_WEIGHTS_ATTR
 #endif
 
-extern const float cnn_conv2d_w[864];
-CNN_WEIGHTS_ATTR const float cnn_conv2d_w[864] = {
-    -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f,
-    1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f,
-    1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f,
-    -1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
-    1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
-    1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, -1.0f, -1.0f,
-    -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
-    -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
-    1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
-    1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f,
-    -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
-    1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
-    -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
-    1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f,
-    1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f,
-    -1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
-    -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f,
-    1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
-    1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f,
-    -1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
-    1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, -1.0f,
-    1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f,
-    1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, -1.0f,
-    1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
-    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f,
-    1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
-    -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
-    -1.0f, -1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f,
-    1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
-    -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f,
-    -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f,
-    1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
-    1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
-    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
-    1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f,
-    1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
-    -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, -1.0f,
-    -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f,
-    -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f,
-    1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f,
-    -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
-    -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f,
-    -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f,
-    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f,
-    1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
-    1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f,
-    1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f,
-    -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f,
-    1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f,
-    -1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
-    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
-    1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
-    -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f,
-    1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f,
-    1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f,
-    1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f,
-    -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f,
-    1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
-    -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
-    1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f,
-    -1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f,
-    1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
-    -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f,
-    -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
-    1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f
+extern const uint8_t cnn_conv2d_w[108];
+CNN_WEIGHTS_ATTR const uint8_t cnn_conv2d_w[108] = {
+    0x8Bu, 0x82u, 0xC6u, 0x33u, 0x19u, 0xA2u, 0xFCu, 0x4Bu, 0x98u, 0x43u, 0x96u, 0x19u, 0x19u, 0xC2u, 0x7Du, 0xAEu,
+    0x4Bu, 0xD0u, 0x64u, 0xB1u, 0x56u, 0x59u, 0x9Fu, 0x61u, 0x01u, 0x16u, 0x39u, 0xADu, 0x80u, 0x1Bu, 0x31u, 0xA8u,
+    0x08u, 0x11u, 0x15u, 0x16u, 0xDDu, 0x80u, 0xDEu, 0xA0u, 0x55u, 0x32u, 0x37u, 0xBFu, 0x2Bu, 0x42u, 0x2Fu, 0xF1u,
+    0xB7u, 0x08u, 0x34u, 0x95u, 0xB8u, 0x4Cu, 0xBAu, 0x7Cu, 0x15u, 0x91u, 0xC6u, 0x9Cu, 0xDDu, 0x6Bu, 0xC8u, 0x27u,
+    0xB9u, 0xE4u, 0xEAu, 0xA3u, 0xE3u, 0xD7u, 0xB5u, 0x5Cu, 0xACu, 0x39u, 0x8Cu, 0xD0u, 0xE8u, 0x77u, 0xC8u, 0x5Au,
+    0x29u, 0x7Bu, 0x75u, 0x40u, 0xBDu, 0x97u, 0x09u, 0xE4u, 0x30u, 0x58u, 0x1Cu, 0xB5u, 0x69u, 0x23u, 0x46u, 0x38u,
+    0x47u, 0x0Eu, 0x7Bu, 0x78u, 0xB9u, 0x4Eu, 0x61u, 0x9Eu, 0xBDu, 0x8Bu, 0x31u, 0x5Cu
 };
 
 extern const float cnn_conv2d_t[32];
@@ -1826,173 +1658,162 @@ CNN_WEIGHTS_ATTR const uint8_t cnn_conv2d_1_edge_of[4] = {
     0x01u, 0x02u, 0x00u, 0x00u
 };
 
-extern const uint32_t cnn_conv2d_2_w[595];
-CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_2_w[595] = {
-    0xF6C71F1Bu, 0xC05DBE87u, 0xFB26B8C8u, 0x1539628Eu, 0x899704BDu, 0x696221E3u, 0x0951C592u, 0xDD66EFF5u,
-    0x85C84EB4u, 0x8DB09B34u, 0xFF0F2FDBu, 0xDB906B31u, 0xD992566Au, 0xC34DCA6Bu, 0x6F95F39Eu, 0x66A5AA3Fu,
-    0xA76FBA84u, 0x5EDA2755u, 0x9A4AC4AEu, 0x3CA062EDu, 0x1769824Fu, 0x66C70475u, 0xE3D20197u, 0x7A8D9EA0u,
-    0x250CAB6Au, 0x79940C8Fu, 0xB9F4C09Bu, 0x2C29F93Du, 0x8DAC185Cu, 0x606C6143u, 0x120A9597u, 0x4B6E7E17u,
-    0x287CD5DCu, 0x4DF17445u, 0x55D84150u, 0xCEDB40B7u, 0xAC13F1FDu, 0x425FC693u, 0x57B7A75Bu, 0x745F3F71u,
-    0x96260042u, 0x5B1A7881u, 0x5108A7ADu, 0x3C75037Fu, 0xBAC3EF56u, 0x3E1B4385u, 0xE1B3EA9Eu, 0x02F24834u,
-    0xCE0A7C12u, 0xEB6C027Fu, 0xB51E9972u, 0x99398645u, 0xFEDE2C04u, 0x7E81E02Au, 0xE1C0729Cu, 0x6756A884u,
-    0x820DC716u, 0x058113BCu, 0xF8943D41u, 0x399C2DADu, 0x32AB60B4u, 0x68FE4CD0u, 0x5675355Du, 0xC21BA509u,
-    0x898646F9u, 0x358AA161u, 0x06051E47u, 0xF462DC9Cu, 0xFD00AF1Fu, 0xA6D02447u, 0x06B6D982u, 0x4D3DD546u,
-    0xCDE58F70u, 0xDF2E7365u, 0x4AA512A6u, 0xB73493F3u, 0x6B6438B0u, 0xD721C188u, 0x9EF8D4B3u, 0x87EDB75Eu,
-    0xC2616833u, 0x3E4F25D4u, 0x3BC7D9F5u, 0x142F4A65u, 0x6246E8E9u, 0x128016BDu, 0x5B54ACFCu, 0x76D7D753u,
-    0xDD041EB2u, 0x9AAB3F00u, 0x700081AFu, 0xE4AA2ADCu, 0xC57B4496u, 0x1B7C73D6u, 0x8A0BD9E9u, 0x222FFF7Cu,
-    0xDA9FEC6Eu, 0x6E879BB7u, 0x0F54B8DEu, 0x6C71C546u, 0x23E4E121u, 0x0B539549u, 0x091A3DF5u, 0x6D000CC3u,
-    0xB5025F6Eu, 0x82EB6485u, 0xDC9ADAB4u, 0x29890466u, 0x5D2C5918u, 0x5F11CC96u, 0x4B491A4Fu, 0x6B4175D7u,
-    0x5D74F968u, 0x0E96B39Du, 0xAA202D22u, 0x60161022u, 0x33186B1Du, 0xD517B0A5u, 0x20C273E2u, 0x3E518C9Au,
-    0x8B95C58Eu, 0xFC3EF5A6u, 0xF1B136C2u, 0x2B0A432Bu, 0x39DF589Cu, 0xAED36D83u, 0xAB8D5BC2u, 0xC0AE8342u,
-    0xFEC1F9E3u, 0xF667D410u, 0xE582072Au, 0xE60E31B0u, 0xDEB454EBu, 0xBFE86729u, 0x4DECD0C3u, 0x87C6D6C8u,
-    0x5E2D02E5u, 0xC729CA64u, 0x756B0B9Au, 0x0D82C910u, 0x9BEA39B7u, 0xF767115Du, 0xAEFB5A76u, 0x7DA623B5u,
-    0x069017DEu, 0xBB6F12E2u, 0xA5A45143u, 0x2A82AC91u, 0x42F45013u, 0x6B410A5Fu, 0x554534B9u, 0xAC9B02AAu,
-    0x05A23E1Fu, 0x4D90408Au, 0x91F71553u, 0x00D18FB4u, 0x09FCF76Eu, 0x359BBBEEu, 0x5C057994u, 0xEE3F9263u,
-    0x38AF2066u, 0x0511C7BFu, 0x7F771D88u, 0x64861EE4u, 0x13178E9Au, 0xECEE912Au, 0x468FDB06u, 0xB4829937u,
-    0xE70AD516u, 0x3B0893E1u, 0x6A5E448Fu, 0x93D4C7A1u, 0x831FE7EAu, 0x344B4BEAu, 0x0DA8206Eu, 0x0381AA53u,
-    0x0433EF2Cu, 0xFFE1CFF4u, 0x51A86624u, 0x3D43FC76u, 0x1EAD0E03u, 0x0A1300E0u, 0x9219B1F6u, 0x64040E17u,
-    0xF6104340u, 0xBB5BB7AEu, 0xAD691D06u, 0x1D45F234u, 0xE0269D88u, 0xE2158ADEu, 0x3FC1113Au, 0x7BDA5F76u,
-    0xE546B749u, 0x94E9014Bu, 0x98DB99AFu, 0xC412E5F7u, 0xE11A8388u, 0x1A004CBFu, 0xA087B07Fu, 0x86DCE676u,
-    0x5C2D6F1Cu, 0x237A7E79u, 0xADE9854Du, 0x46A9E836u, 0x3AE3E720u, 0xBA01F5F7u, 0x774A16B3u, 0xA1441889u,
-    0xDC8EF133u, 0xA49F75C7u, 0xE226AE15u, 0xF487B2DAu, 0x89DBD05Au, 0x6BB994EAu, 0xD0D22863u, 0xE5A5AF15u,
-    0xB3181ECEu, 0x24BAC92Du, 0xB6756661u, 0xA9CB0CBAu, 0xC036FE3Cu, 0x92AC5415u, 0x84564ADDu, 0x49FD32DBu,
-    0xAE136B1Bu, 0x996E3715u, 0x9A31BD82u, 0xE3957D22u, 0x7F22625Au, 0xE5E17EF1u, 0xA08A461Cu, 0x0516A81Fu,
-    0xB146F427u, 0x2E405E55u, 0xAC99557Cu, 0x4845FDF0u, 0x15B038ABu, 0xFDEA727Fu, 0x1C65E2A9u, 0x1A0B408Du,
-    0xC5785937u, 0x73430107u, 0x74C25EFFu, 0x0EEF1DCAu, 0xB6C136F7u, 0x738AAC10u, 0x95894359u, 0x50E25E51u,
-    0x9192249Eu, 0x38277A28u, 0xA0930A25u, 0xEC2300D1u, 0xF8A2FCDCu, 0x1361E5F2u, 0x242F2081u, 0xF15D6B4Cu,
-    0x39D39D33u, 0x4D97A850u, 0xB8CEB468u, 0x58633B6Du, 0x3030FD00u, 0x6C48116Cu, 0x2DA94A20u, 0x81FBCEE2u,
-    0xE94FFB11u, 0x803B97A8u, 0x431C49F6u, 0xA9B15CE9u, 0xE5150A4Fu, 0x778905D6u, 0x25296F53u, 0x85DCFB60u,
-    0x0F29030Eu, 0xCE8C7110u, 0x09B61CFBu, 0x50EC57DCu, 0x2F8072B7u, 0x8599D6B2u, 0xEBE427E4u, 0x41D053FAu,
-    0x7A62E2D2u, 0xA500A068u, 0xA29C2122u, 0x62EE93EEu, 0xED693F2Bu, 0xAB511561u, 0x729C6F8Fu, 0xF32061E6u,
-    0xFC4F5FA3u, 0xAD5A42ABu, 0x777FD279u, 0x555283FDu, 0xA5A1F9BBu, 0xB7CC1287u, 0x3C8F889Du, 0x018CE05Cu,
-    0x3DC4F69Au, 0x21A726BBu, 0x29270C47u, 0x2581525Du, 0xE9175436u, 0x580594DFu, 0x9A5B779Eu, 0x292979BCu,
-    0xB644253Bu, 0x312803BFu, 0x48CB85B1u, 0x8786DF65u, 0x1EA9B6B9u, 0xB9E1C485u, 0x90B50C1Au, 0x494B399Bu,
-    0x8CA114DDu, 0x1E85B178u, 0xED061AC7u, 0xFAF080F4u, 0xF0217781u, 0xB30BABF4u, 0xC1AAFCEDu, 0xD5C240C2u,
-    0x59975667u, 0x56732000u, 0x5A52C172u, 0xC7A3DB2Eu, 0x46758A04u, 0xE7279B63u, 0x06AC0E67u, 0x1FF3D607u,
-    0x92DC07D1u, 0x0BEDC49Au, 0x377422F6u, 0xC2426EAEu, 0x64FBA94Fu, 0x4348DBFBu, 0xADD6B78Bu, 0x02A55371u,
-    0xBEE4AA1Fu, 0x7223F1B1u, 0x61A17C56u, 0x3C434CFAu, 0x97F27F38u, 0xCE5C0826u, 0x69AB70BAu, 0xCAAC4230u,
-    0x2C320162u, 0x6E1B0418u, 0x8AF32DAFu, 0xFD47AC7Bu, 0x911B52E8u, 0xDCBC56D0u, 0xF33CA6ECu, 0x03546492u,
-    0xDCFA6DD7u, 0x0F80FAF5u, 0xC745F7FEu, 0xA939F993u, 0x22160D94u, 0x72FED5F2u, 0xE4FF3B10u, 0xC1ED0DB6u,
-    0x7D2E2860u, 0x256EBADCu, 0xEDF5D897u, 0xFBA0247Fu, 0xFE48897Bu, 0x46F1D6A4u, 0x16697239u, 0x3C4940A3u,
-    0x56E0493Fu, 0x79AD7A84u, 0xB6478D1Cu, 0xC1BED88Eu, 0xDBC0321Fu, 0xCD73FFE6u, 0xE1AD041Du, 0x27A830D6u,
-    0x3E0B9FD8u, 0x156A2B95u, 0x4F19D50Eu, 0xC3D1FC5Du, 0xCDF12147u, 0x8F35FEE6u, 0xFC23591Du, 0x52BFC7A9u,
-    0xC22CA7EEu, 0x017C83E6u, 0x7B833DEAu, 0x4D681717u, 0x3175101Bu, 0xC0A211F0u, 0x0A47995Cu, 0xD44D76ADu,
-    0x47B16797u, 0x6F2741E4u, 0xF7C6CEB4u, 0x40FBB9A0u, 0x51E601F2u, 0xE3F99E4Cu, 0x4A50B982u, 0x3E86A326u,
-    0xCD605F92u, 0xA6E94B6Fu, 0x929F3DA5u, 0x152FDD9Au, 0x22A9799Eu, 0xD4C12E94u, 0x4906709Eu, 0x84091A7Fu,
-    0x154AD3BEu, 0x75A96754u, 0x77AAF1A8u, 0x28D55480u, 0x65F6E9DEu, 0x0EEAAB1Du, 0x795FBB39u, 0x7F6E6074u,
-    0x0FB38081u, 0xC16797C5u, 0xFF08B16Eu, 0x0AFB27A7u, 0xA6B0B0E7u, 0x919B4CB8u, 0xA1943881u, 0x48502CF3u,
-    0x9D7F1262u, 0x5DDE9A25u, 0x9202662Bu, 0xD6E38DF7u, 0x5E2F73DCu, 0xD5D97442u, 0xBFDFB847u, 0xAAED57C5u,
-    0x0F352A3Eu, 0xA91E94D8u, 0xE457AFA2u, 0x8CF76443u, 0x76CCEB47u, 0x86433A3Cu, 0x55D406D6u, 0xCAA37FD6u,
-    0xE3DA8A98u, 0x351C5672u, 0x69ED55EFu, 0x74C32557u, 0x55ADA730u, 0xE4034922u, 0x29F72649u, 0xCE66AAE8u,
-    0xDB5904BBu, 0x502C78D4u, 0x880D559Du, 0xCD048885u, 0xDCAAECE7u, 0x6FD37468u, 0xD498BE48u, 0x3E37BBE0u,
-    0xAFA38150u, 0x53B1EA7Eu, 0xC31596F2u, 0x91392584u, 0x7433B7FCu, 0x36FE2492u, 0xB1AA38F1u, 0x4D569279u,
-    0xE2165F9Au, 0x133292AFu, 0x9FD0380Fu, 0xD5A37A48u, 0xA6B3A6F2u, 0x262C5176u, 0x6F5430F9u, 0x8D6A0984u,
-    0x7E0389E1u, 0x87F0EB0Eu, 0xD6DDCAD7u, 0xD70B6951u, 0x0694D8E4u, 0x5DCC8694u, 0x19210110u, 0x1BDC1649u,
-    0x9A66B75Au, 0x6B81B6D3u, 0x535EA6D8u, 0x215CC2E1u, 0xE4B9B42Au, 0x7EBB011Au, 0x29768700u, 0x6A94BEDAu,
-    0xF8686A25u, 0x23A16DB4u, 0xC657BB8Du, 0xCE03C21Bu, 0xB7BF6B3Cu, 0xB1D99E27u, 0x34737513u, 0x6B6282C2u,
-    0xDE9FB9A9u, 0x8EB003B0u, 0x52265056u, 0x3B8866CAu, 0x330F4433u, 0x72F31B12u, 0x563CA9EFu, 0x5599F5CEu,
-    0x3CC4CE6Bu, 0xD7BFB658u, 0x9241AE39u, 0x87B7B113u, 0xBDCEB144u, 0x24B55BE7u, 0xDFBDC7E0u, 0x9C531AFBu,
-    0x2D9D371Eu, 0x9955A0BAu, 0xBFEF4E66u, 0xC86BD969u, 0x2D656762u, 0x3939C949u, 0x42C13D4Du, 0x7D82280Eu,
-    0x5C046382u, 0x4D293610u, 0x711638EFu, 0xB35EFA16u, 0xA044F120u, 0x367729C6u, 0x65DC690Cu, 0xF27B314Bu,
-    0x24E7D05Eu, 0x537DCED1u, 0x635CB4C7u, 0xDF73682Fu, 0x069F1BC9u, 0xB4D4CBD8u, 0x8264A935u, 0x4772E372u,
-    0x08BC81F7u, 0x33A61AF9u, 0x6B8544C6u, 0xE8F2D4EDu, 0x895CC637u, 0xB831B36Bu, 0x65926D76u, 0xC0B279E1u,
-    0x45EF2AD2u, 0x1AB3BEB0u, 0x8205F31Fu, 0x5066AAD8u, 0x65173B5Bu, 0xB0E8C24Eu, 0x5971827Au, 0xD4A80773u,
-    0x70192A54u, 0x789E1F9Cu, 0xE83293E2u, 0x68ECC0F5u, 0x9E914225u, 0x90B57E81u, 0x86E167ABu, 0x87B3DEDDu,
-    0x14A8F672u, 0xD46FAB58u, 0xC34E7F3Fu, 0xC14705DCu, 0x10B08E84u, 0x383447C0u, 0x819FA8D6u, 0xFD8799F8u,
-    0xB877800Cu, 0x04D7D60Cu, 0x9B435196u, 0xB8279FC1u, 0x11E5CBF8u, 0x22B97937u, 0x3EFFE4F3u, 0x0C7213CCu,
-    0xB692C0F5u, 0x029459C2u, 0x72F0B8EBu, 0xB87D40AFu, 0xD8B4DE3Eu, 0xD7BF9872u, 0x4C7A6EDBu, 0x0021E112u,
-    0x4697778Cu, 0x4E2E943Cu, 0xF62BC178u, 0x4052EE25u, 0x9EE1F725u, 0x5492B2B6u, 0xA1D2E83Du, 0x2E32B295u,
-    0xD41B0D5Bu, 0x90C774FAu, 0x00000000u
+extern const uint32_t cnn_conv2d_2_w[596];
+CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_2_w[596] = {
+    0x42D824B9u, 0xC9734C05u, 0x37612E7Eu, 0xBDE794DDu, 0xD661135Bu, 0xA448251Eu, 0xFD61CB10u, 0x99AFE674u,
+    0xEE0D5FBBu, 0xC339C163u, 0x5F1D8B85u, 0x59B4510Bu, 0xBFC5F05Bu, 0x524022D8u, 0xD40AD87Cu, 0x1068AD9Eu,
+    0x4C746BB9u, 0x1A44A2B5u, 0x0AFCF301u, 0x6F1052ACu, 0x852F28B2u, 0x5A14190Au, 0xAA8C8B45u, 0x9C5BC143u,
+    0xC38EF142u, 0x093DC2A5u, 0x6C17BB3Bu, 0x3E165B3Eu, 0x131C3625u, 0x75E44E79u, 0xB0263DC1u, 0x17E8E1D7u,
+    0x09828B97u, 0x2CF11B9Cu, 0x871EB5ABu, 0x149A3CCDu, 0x1F6EA243u, 0x6FD1DD7Cu, 0x854E0B56u, 0x1E6A1F96u,
+    0x0101BF49u, 0xF826BD58u, 0x3EF285D3u, 0x01F378BEu, 0x31D18AB0u, 0x64665DFAu, 0xF6EB1E31u, 0x7E427623u,
+    0x20A76308u, 0x3900F0D5u, 0x27E5CA3Eu, 0xF0B66794u, 0xFD4E8C39u, 0x90422D13u, 0x06CEC501u, 0x3566D614u,
+    0xCD0F2046u, 0x3F6ABD43u, 0xC2C177ACu, 0x4E3CC1F5u, 0x670F3C22u, 0x1E00C51Bu, 0xB7F5D314u, 0x76B4D236u,
+    0xFDA46122u, 0x5E690E6Fu, 0xE723EBBAu, 0x46B67787u, 0x473C8CFAu, 0x3B81E416u, 0x472D8343u, 0xFCEB7556u,
+    0xB1AAC6ACu, 0x61A94951u, 0x847CB215u, 0x494A2236u, 0xB0FD5FB9u, 0x2F181406u, 0xFC97C308u, 0x5A611CDEu,
+    0x6D6C6F49u, 0x12EE0737u, 0xA8DB8E6Bu, 0x1B66AE40u, 0x1B03C606u, 0x14962D74u, 0xA7A247A9u, 0x2CDAD96Au,
+    0x95598B89u, 0x70C84FCAu, 0xE69DA03Du, 0xC0CEFFC2u, 0x473FC38Eu, 0xF8DA7529u, 0x1849C770u, 0xF8DEB2C6u,
+    0x04AFC61Au, 0xB53EDDA0u, 0xBFC44415u, 0x9AEB7033u, 0x0944976Du, 0x012804AEu, 0x9CE216BAu, 0x7DFDAB84u,
+    0xDC5FE78Eu, 0x9E1DB6F7u, 0x57AA6B02u, 0xE84DE5B7u, 0x1E4E1093u, 0x6704166Bu, 0x4EA72309u, 0xDEC82D67u,
+    0xF5C83BB4u, 0xD7C85A71u, 0x3E3B9233u, 0x819F67F2u, 0x44CFCBDBu, 0x61C9C51Bu, 0x435A1071u, 0xB303CD2Cu,
+    0xDC632A51u, 0x69E66EACu, 0x702B1BEAu, 0x9A799B52u, 0x69E4954Eu, 0xA6B1938Eu, 0x9AA39306u, 0xA9252E66u,
+    0x8484D573u, 0x4ACB45ABu, 0x15815A9Eu, 0x66BD755Cu, 0xD0AF683Eu, 0x814622ADu, 0xE5E256A3u, 0x5B8983ADu,
+    0xF7027723u, 0xCAFA1C72u, 0xE6822F85u, 0xB076F444u, 0xAF9E422Au, 0x7B406AC9u, 0x5B0E9DCAu, 0xFB8737C8u,
+    0x078A3148u, 0x0F15B48Au, 0xB5CEB482u, 0x36EE0403u, 0xF986E49Du, 0xC585317Bu, 0xA066242Au, 0x71133045u,
+    0xEF6131B8u, 0x9E6111AEu, 0xDAEFC245u, 0x524AD92Fu, 0x801D073Eu, 0x06F6F890u, 0x5440BD69u, 0x1CB232D0u,
+    0x92D269E4u, 0x8B9579EEu, 0x23F064F7u, 0x852590D1u, 0xA8F5A8A3u, 0xE7C39794u, 0xBE5AAD37u, 0xB1216114u,
+    0x4150AF59u, 0x5ADFDE11u, 0x31C68159u, 0xC1652EC7u, 0x94644599u, 0xF93DCF13u, 0xC2484365u, 0xB880AEE7u,
+    0x5354BF82u, 0x93DA4123u, 0xC258E8C9u, 0x42740D83u, 0x7D53A512u, 0x1EA3BCE3u, 0xA31237F7u, 0xC12FE96Au,
+    0xE9A1B8FCu, 0x110AC1D3u, 0x1790E17Bu, 0xC98BEDECu, 0x673C630Fu, 0x8444C5A2u, 0x6011CFBBu, 0x1157EE75u,
+    0x96DE6A3Du, 0xAE67F476u, 0xB5A81E6Du, 0x6AE1CB23u, 0x0FE7F14Eu, 0xA56F6DBCu, 0x40F29764u, 0xC44C3815u,
+    0x08762472u, 0xA73AC3A2u, 0xA1B9DA9Du, 0x349E6501u, 0x42FB48DAu, 0x616E9356u, 0x2BE62C50u, 0x2E6EF223u,
+    0x06B15901u, 0x9FD0409Bu, 0x23E9C66Au, 0xA816E8D5u, 0x73DEFF54u, 0x38AC0EB1u, 0x13C50359u, 0x78F896CCu,
+    0x27B62C32u, 0x7541873Du, 0x212A7C2Cu, 0x2EA341B2u, 0xEE259C97u, 0x4B34F977u, 0xD5C9E694u, 0x40607903u,
+    0x0D7C6297u, 0x9BA96089u, 0x0A60D51Bu, 0xA391C443u, 0xC2582801u, 0x007860E8u, 0xE9A79C9Du, 0x6F7F9ECAu,
+    0xCEB91FCAu, 0x7BC7D6AAu, 0xA07CCE65u, 0x70812E29u, 0x6C32F35Fu, 0xE03EDDEBu, 0xC2193C86u, 0xCB182ECCu,
+    0xB06F8EF4u, 0xC1B6FC3Eu, 0x985AF6D3u, 0x67CA0D1Au, 0x10FC17AEu, 0x94FB2506u, 0x1EBCDC31u, 0x7102566Eu,
+    0xE7F0C47Cu, 0x38B8327Au, 0xC148A509u, 0xC0B18209u, 0x5BE4B046u, 0xB891ABF3u, 0x2551D716u, 0x904E59A2u,
+    0x94B392DFu, 0x4D36ABF4u, 0x82156CEFu, 0xF0436397u, 0x8BB4E9A0u, 0xE776C750u, 0x64FDDF99u, 0x24DBC327u,
+    0xE6AF9CDBu, 0x05371464u, 0x2FEB955Fu, 0xC46A8929u, 0xEE084CD2u, 0xEC76E40Du, 0xF192B2D2u, 0x47C39213u,
+    0x76FF2AD3u, 0x17B93711u, 0x165946C0u, 0xD189B772u, 0x972E71BDu, 0x109A44B4u, 0x298A2BF8u, 0x0D5DA21Au,
+    0x4094C4C4u, 0x20445A8Bu, 0x110634CEu, 0xD891C3C4u, 0x464C655Fu, 0x6481EA3Fu, 0xE0CBDC85u, 0xE364377Au,
+    0x2FCBE4EBu, 0x4B2CEEBEu, 0xB4689276u, 0xFFDCB834u, 0xECD4C1EAu, 0xC990231Du, 0x55BA768Bu, 0xB2E9F5B5u,
+    0x205AB696u, 0x00000000u, 0x5D04C827u, 0x7F939CE3u, 0x3C2D2E18u, 0xEF054462u, 0x9237F8EEu, 0xDF13D16Fu,
+    0xA5929128u, 0xC6BCB2EFu, 0xC04C5C25u, 0x71F36A33u, 0x517EAC87u, 0x8D01E331u, 0x84064E61u, 0x4E19E3C2u,
+    0x790606E1u, 0xB3F0443Cu, 0xCA1D6657u, 0x8CD05147u, 0x97675393u, 0x302E4F65u, 0x1E5BC498u, 0x68D91B5Au,
+    0x7BE0F8BDu, 0xE130324Eu, 0x9EEB5FE2u, 0x489104B8u, 0xC9332D11u, 0x9BE5CF4Du, 0xAF2A7309u, 0xA5D2434Bu,
+    0x8CA0FF7Du, 0xFA1C2009u, 0x58860CBFu, 0x1909C33Du, 0x87A1B7B2u, 0xACD07FBFu, 0x4024ABE9u, 0xE9EA2BE3u,
+    0x1A4EB58Bu, 0x76AD4D89u, 0x9458648Du, 0xDF727881u, 0x6222F6B1u, 0x0267C5DEu, 0x7C580C28u, 0x91AC6E9Au,
+    0x7F6F97A8u, 0x92C5A49Eu, 0x49227CBDu, 0xE7474CD6u, 0xD5BDF85Bu, 0x4FA35CA2u, 0x601A2048u, 0x35050453u,
+    0x5FFB453Cu, 0xCE356AB5u, 0x114F133Cu, 0x835E679Fu, 0x8DE49FF0u, 0x471734F1u, 0x82351F76u, 0xE4AAB335u,
+    0x264C1166u, 0x708643CBu, 0xD939C7AEu, 0xC2798DF3u, 0xB8385105u, 0x9699C6B0u, 0xF6595E17u, 0x1E4A0567u,
+    0xBCD503B7u, 0xA96A5DF2u, 0x2D37CEF4u, 0x693B7EF7u, 0x91C41C82u, 0x59FB0550u, 0x4101B4A4u, 0xCAD21023u,
+    0x9C88F3C6u, 0x9242D71Au, 0xB570A9E2u, 0x753E4481u, 0x95D4B96Fu, 0x0ECE18E9u, 0x3D733C91u, 0xA17097C3u,
+    0xC1F9F0D8u, 0xEDCE4F9Eu, 0x24B3A1B8u, 0xEFD5F285u, 0x0B6D8A52u, 0x99DE5F98u, 0x0757CB3Du, 0x23062827u,
+    0x4BD991F9u, 0xAEE46AB3u, 0x23938C88u, 0x1156D444u, 0xA5DA8102u, 0x3652A8B3u, 0xC61E7786u, 0xF9CB3F21u,
+    0x65796FC0u, 0x329AC055u, 0x7B5BD596u, 0x48CF21A9u, 0x18BA02BCu, 0x7F48917Du, 0x434B16AEu, 0x4EC41796u,
+    0x5DDBBD3Cu, 0x15C865A8u, 0x461264CDu, 0xF5CD1734u, 0xFBAA9E1Au, 0xCF89E3B7u, 0x8FD7EB76u, 0x0F93D1C1u,
+    0xFDC99CA1u, 0xF33AD9DAu, 0xA602DFA1u, 0x4BC214E4u, 0x6727FD37u, 0x4FD05654u, 0x4B9CC3B5u, 0xB2E7E0E3u,
+    0xB7A8CA88u, 0x965B5B3Bu, 0x21CE74D8u, 0xD78596FDu, 0x2376E5B7u, 0x700F3750u, 0x58A3D3CFu, 0x6541EE42u,
+    0x66CC4D47u, 0x7828B5B7u, 0x481ACB61u, 0x9BBDE31Au, 0xB0F09AFBu, 0xEF53F7F1u, 0xF8ED3A10u, 0xE0A4BA56u,
+    0xF65797C5u, 0xE16C5EA3u, 0x5DE56AE1u, 0x4E833EA9u, 0x8B7DC3A3u, 0x9272AEE7u, 0xF95A8668u, 0xF5490816u,
+    0x77856990u, 0x2E4C02D4u, 0x9A00B6E5u, 0x5D499B58u, 0x35A5A05Du, 0x5FA87289u, 0x48F1C170u, 0x1D5FFF09u,
+    0xA3B857C2u, 0xA395ED3Eu, 0xA7B365A1u, 0x7C7FFF2Au, 0xC146DFDDu, 0x0FC25E4Du, 0x2DD8587Fu, 0x8BEFB51Au,
+    0x28CDAC11u, 0x11AE7237u, 0x95177AEFu, 0xA1E64D3Eu, 0xDD95A64Du, 0xDF837F50u, 0x429136AEu, 0x77450EF0u,
+    0xCC635A72u, 0x15DDFAB0u, 0x016992E4u, 0x92BDA0B7u, 0xEE157979u, 0x94E4BE0Du, 0xAD77D384u, 0x9111FAB8u,
+    0xDE80BCC7u, 0x84F2D7C1u, 0xE5EEE4E8u, 0xD4A534E0u, 0x954AADBAu, 0xA86DE8E5u, 0x0C5EFC21u, 0xAC9F8A3Eu,
+    0xA3B8BBE6u, 0xEB0B834Cu, 0xF7DEDB6Eu, 0xC860AB82u, 0x1EB728D8u, 0x217BC8F2u, 0x3C40E316u, 0x55E415BFu,
+    0x9046A79Au, 0x8B302207u, 0x799A29AFu, 0x77D5A8FDu, 0x7A362CFBu, 0x089D5B8Cu, 0x3E831C68u, 0xE9E1A0BFu,
+    0xF12F0014u, 0x1B45B398u, 0xC630BBA7u, 0x555F148Cu, 0xDE4403A3u, 0xCF05D38Du, 0x8303652Fu, 0x920FCA49u,
+    0x8C398331u, 0x626CA21Du, 0x98B9D741u, 0x62CC4F75u, 0x8F7B9501u, 0xF8AECFB6u, 0x1030C78Bu, 0x01B850BDu,
+    0xF89FE5D7u, 0x02F4D5C4u, 0x696E800Du, 0x1C5B014Bu, 0x32579F01u, 0x2FC52F08u, 0xFEBCB29Cu, 0x2D4771B6u,
+    0x73BCB931u, 0x4B11DBABu, 0xC67BB656u, 0xD8E98AF6u, 0xB9857548u, 0xEF269068u, 0xF92CED97u, 0xEF1CFC86u,
+    0xB17FDD0Bu, 0x52AA4FFAu, 0x931D10E4u, 0x370DA12Fu, 0x1637E866u, 0x81D8BD3Au, 0xB8742550u, 0xD7C7DF7Eu,
+    0x74EFE4CEu, 0xC9AE86D9u, 0x0CA0F617u, 0x3D3E4D8Au, 0xBD16FF30u, 0xC6335157u, 0x9B127F39u, 0xC0B22A7Du,
+    0x16FDFD93u, 0x0155B941u, 0x3846C05Eu, 0x94A4A44Bu, 0x258E32E1u, 0x6668AF6Cu, 0x64591243u, 0x537E53EFu,
+    0x40197471u, 0xB3A2AB01u, 0xCD92B3FEu, 0x99A9355Bu, 0x53673383u, 0x08140DEAu, 0xDC9E8454u, 0xEC97DEC7u,
+    0x91E0BF9Au, 0xB30DA24Fu, 0x2FC484C1u, 0x701B7FBCu, 0xBFDEDC0Du, 0x77CA7E51u, 0x28DA9109u, 0x4C952859u,
+    0x73EC9C98u, 0xD8692E1Cu, 0x7516C0E5u, 0x47A3BAF2u, 0xFDF54870u, 0xAA6ABBDAu, 0x8C41ABB1u, 0x69B9FD99u,
+    0x578D46CFu, 0x0435B568u, 0x93F8233Du, 0x8B20A425u, 0x20EA0743u, 0x1D61D457u, 0x1EAF0DFCu, 0x680DC0ECu,
+    0x04C8EDE2u, 0x3E636944u, 0xF100846Eu, 0x00000000u
 };
 
-extern const uint16_t cnn_conv2d_2_limits[64];
-CNN_WEIGHTS_ATTR const uint16_t cnn_conv2d_2_limits[64] = {
-    0x816Du, 0x8169u, 0x016Du, 0x016Eu, 0x0166u, 0x816Au, 0x016Bu, 0x0168u, 0x016Cu, 0x0166u, 0x016Au, 0x016Bu,
-    0x816Au, 0x016Bu, 0x016Eu, 0x0168u, 0x816Au, 0x0167u, 0x8169u, 0x016Du, 0x016Du, 0x8165u, 0x0167u, 0x816Bu,
-    0x0167u, 0x016Au, 0x816Cu, 0x0167u, 0x816Cu, 0x0166u, 0x8166u, 0x8165u, 0x8168u, 0x8165u, 0x016Au, 0x0168u,
-    0x816Au, 0x8168u, 0x0166u, 0x016Au, 0x0167u, 0x8166u, 0x016Bu, 0x8165u, 0x8166u, 0x816Cu, 0x0168u, 0x8167u,
-    0x0167u, 0x816Bu, 0x8165u, 0x0167u, 0x8169u, 0x016Au, 0x016Cu, 0x8168u, 0x016Au, 0x8168u, 0x0166u, 0x8167u,
-    0x816Du, 0x816Du, 0x016Du, 0x816Au
+extern const uint32_t cnn_conv2d_2_starts[44];
+CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_2_starts[44] = {
+    0xFEEA35DDu, 0x28DE53B3u, 0x94371D1Cu, 0xEDDD6C53u, 0x1A511CFEu, 0xFFBFFBEDu, 0xFFFFFFFFu, 0x00000000u,
+    0xFFFFFFFFu, 0xFFFFFFFFu, 0x2B5AEFDCu, 0x0115CA22u, 0x8B6F5E0Au, 0xA12E9509u, 0x05B72EDAu, 0xF2111CE6u,
+    0xF7FFFBFDu, 0xF7FFFFFFu, 0x08000000u, 0xFFFFFFFFu, 0xFFFFFFFFu, 0xD4A51023u, 0x558E2E42u, 0x1E0ACFB9u,
+    0x48BF748Bu, 0xF1D2ACDBu, 0x23208485u, 0xFEFF7B7Eu, 0xFFFFFFFFu, 0x00000000u, 0xFFFFFFFFu, 0xFFFFFFFFu,
+    0x456945CCu, 0xAA71D1BDu, 0x890DD6CAu, 0x967E8CA2u, 0x4D1FF790u, 0x23A08CCEu, 0xFEFF7B7Fu, 0xFFFFFFFFu,
+    0x00000000u, 0xFFFFFFFFu, 0xFFFFFFFFu, 0xBA96BA33u
 };
 
-extern const uint32_t cnn_conv2d_2_edges[19];
-CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_2_edges[19] = {
-    0x5E839CE8u, 0x00F4210Fu, 0x00000000u, 0x00000000u, 0x00F4210Fu, 0x00742107u, 0x00800008u, 0x00000000u,
-    0x00000000u, 0x42100001u, 0x00108421u, 0x00000000u, 0x00000000u, 0x00108421u, 0x00008420u, 0x00100001u,
-    0x00000000u, 0x00000000u, 0x01F8C63Fu
-};
-
-extern const uint8_t cnn_conv2d_2_edge_of[1];
-CNN_WEIGHTS_ATTR const uint8_t cnn_conv2d_2_edge_of[1] = {
-    0x00u
-};
-
-extern const uint32_t cnn_conv2d_3_w[512];
-CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_3_w[512] = {
-    0xE1369D4Au, 0x444EBDEBu, 0xDE040502u, 0x0347B111u, 0xE9ACD447u, 0xFB7DD860u, 0x97106623u, 0x36FACFF8u,
-    0x3402C8FAu, 0x45A0C72Cu, 0xE10B4C6Eu, 0x99DF43B1u, 0xE09DE177u, 0x3BFEB59Au, 0x75FF657Fu, 0x44A6EC02u,
-    0xF7C99A18u, 0x99B9BDB5u, 0xB52E17FCu, 0xEE5CB80Fu, 0xD2D3B826u, 0xA6A47A17u, 0x1201C2DBu, 0x7FC7E51Bu,
-    0xB3651F33u, 0xD9F53F21u, 0xA636DA7Fu, 0x6FDC94B7u, 0x9DCA7152u, 0x743D8F5Eu, 0xE8314C3Au, 0x942D0598u,
-    0x290DF0E2u, 0xE23A5FD0u, 0x6C40A1D5u, 0x381E019Du, 0x1B5B01D5u, 0xE0EB7F1Du, 0x7C3F0CDCu, 0x9B595AE5u,
-    0xD8CE8938u, 0xFA7CF027u, 0xFAC64E03u, 0x3F9F2B6Au, 0x9E7A8A07u, 0x7EB62213u, 0x3E75CABCu, 0xA31C5BE9u,
-    0x6C54D0D9u, 0x56154986u, 0x5526791Au, 0xC49F92ACu, 0xE8BCB5A8u, 0x80B44784u, 0xDC8C1B66u, 0x61DA6B35u,
-    0x360B2C5Eu, 0xDE8B608Au, 0x161DE3CEu, 0x50285CF5u, 0x36A2BEF6u, 0xD803020Eu, 0x76BDAC9Du, 0x81A5A4EDu,
-    0xE83F553Du, 0x3B073A50u, 0xC5F89FFFu, 0x3F77BA27u, 0xD6464960u, 0x8033B987u, 0xB89C154Fu, 0x4DAA1B42u,
-    0x8A038AE5u, 0x054BEF0Bu, 0x21E3DA8Eu, 0xAA4FAFD3u, 0x0DCA4517u, 0x2754EAD2u, 0x9FE07D46u, 0xC0B3691Fu,
-    0xC0537968u, 0x87C5FABBu, 0x22102EABu, 0xDB118F7Du, 0x103E0794u, 0x04159990u, 0xD2B0D20Fu, 0x9D69610Fu,
-    0x701425B0u, 0x12DCDAFAu, 0xAC26AB8Du, 0xE9770DC4u, 0x55A7F30Au, 0x4E357605u, 0xD23083AFu, 0x7FB8A224u,
-    0x46DEEDF7u, 0xCA7F289Fu, 0xEBB0BA50u, 0xFC056A48u, 0x1CC4C16Cu, 0xBA92852Au, 0x24CB645Fu, 0x238CCCB4u,
-    0x92A51084u, 0x72865C3Au, 0xF668D81Bu, 0x26CEE14Cu, 0xAF358F7Eu, 0x4932EBE6u, 0x48AF7041u, 0xD3C99EE3u,
-    0x46738FA4u, 0xDF3238BBu, 0x90C1D266u, 0x82C37ABDu, 0xD0CDDA27u, 0x95A020EFu, 0x3C7FEC2Du, 0x2A8A94ECu,
-    0x3D3D1CF4u, 0x7C597338u, 0xC2022F24u, 0xCACA5E7Du, 0xF2475915u, 0x9D46690Eu, 0x37AEBB75u, 0x2F5790CCu,
-    0x72D7BF1Cu, 0xCECB56B3u, 0xC8DCB102u, 0x0C29050Cu, 0xB73855C7u, 0x83C5BD8Cu, 0x1E69F2EEu, 0x65A76E5Au,
-    0x1BB28E6Du, 0xBE74E3FAu, 0x224D7A33u, 0x1B2D8CF3u, 0x09B65335u, 0xC058D6FFu, 0x83C4B5A1u, 0x2F0C0AA4u,
-    0x84E6FE34u, 0xC26A189Eu, 0x1230D070u, 0x3306AED2u, 0x580BDDBBu, 0x4DB4202Eu, 0xC9322ED5u, 0x301B8E92u,
-    0x31F62031u, 0x6C0036ABu, 0x0AE4C38Eu, 0x78CE33E3u, 0x1697699Du, 0x0B47E372u, 0x5106BF89u, 0x87614715u,
-    0x6DE29F76u, 0x1EBE1BA6u, 0x11F2E6E7u, 0x908890C9u, 0x20229369u, 0xF2C7C673u, 0x36F1DA03u, 0x78817F5Fu,
-    0xEDA11808u, 0x543C0B8Bu, 0x80117C68u, 0xF1A7FBAFu, 0xF24E605Fu, 0x18A26B86u, 0x4D23A699u, 0x83B1912Eu,
-    0xFBDABCF7u, 0xF24E20D7u, 0x8A85E9A0u, 0x26128BE5u, 0x4FE99C69u, 0xE8CC1BC5u, 0x2F3A79BBu, 0x6653DC8Du,
-    0xFC29C4E8u, 0x21E5D629u, 0xB1E06EA9u, 0xC2AD0CC0u, 0x5AB01523u, 0xA7698B95u, 0x132BE0C9u, 0xD7083FA7u,
-    0x4641070Bu, 0x00EA9866u, 0x56573EAFu, 0xAA443F10u, 0x8A558433u, 0x476F7B1Cu, 0xB255820Eu, 0x88387FBEu,
-    0x8F0C82BCu, 0x15C4E5F3u, 0x39FA8DD9u, 0xDED583E9u, 0x9409235Cu, 0x7487AE40u, 0x13902A25u, 0x2351222Cu,
-    0x16663A91u, 0xC933E218u, 0xE7BD24B7u, 0x9FF552B1u, 0x1698A5BFu, 0x7D8E04E8u, 0x88A670A3u, 0x909623DCu,
-    0x3CF27A2Cu, 0xD4A29FE3u, 0x63FE0FF7u, 0x2B775492u, 0x8664D846u, 0x00C6B03Bu, 0x068A3C40u, 0xD4DD0347u,
-    0xF38E23DAu, 0x8246962Fu, 0xA680E8A9u, 0xE5CB3509u, 0xB7208378u, 0x6C572E57u, 0x5EAAA1B2u, 0xB88A6F1Cu,
-    0xA69AB603u, 0xA9A5A463u, 0xA1DEA6A6u, 0x2DCA9587u, 0x10BCC52Eu, 0x1A14044Du, 0x9497CE93u, 0x3BE94F27u,
-    0x28529DE6u, 0x96EEFC92u, 0x7A8436E0u, 0x86E37133u, 0x42D5A0CDu, 0x21819CB9u, 0xFF60DA69u, 0xAE20172Au,
-    0xF0BE58B0u, 0x1366460Fu, 0x19864049u, 0xFDEE2B53u, 0x80ADD899u, 0x7359F3A8u, 0x2F4619E8u, 0xB3D256A2u,
-    0x166051B3u, 0xB216ED13u, 0x9EA7A82Cu, 0x11407236u, 0xFA680825u, 0x7DE8C1D9u, 0x5CC401AFu, 0x30E0F9BDu,
-    0xD13F39F5u, 0x78CD494Eu, 0xECF20358u, 0xA8ECE29Cu, 0x2E9243D0u, 0x89D76D84u, 0x79108D4Bu, 0x49679A1Au,
-    0xB30E1404u, 0xCE4E8B5Bu, 0xCC2FC602u, 0xDA067FECu, 0xBD4D6075u, 0x34C0E2D5u, 0xA7831BE3u, 0xA87C94C9u,
-    0x8C51C51Eu, 0xC91B06C0u, 0xAB78613Eu, 0xDD99A077u, 0x775E0919u, 0xBC8E72F8u, 0xA5B2444Bu, 0x9A8BF3DAu,
-    0xFF7A0F1Fu, 0xF44DD807u, 0x9AE442E9u, 0x63E30EEFu, 0x52667F79u, 0x3CB3C07Au, 0xF8FAE1EEu, 0x361C2580u,
-    0x056043C7u, 0xA8D86D97u, 0xBD19020Fu, 0x36283BEAu, 0x506A64EEu, 0xD328F2CEu, 0xE75823A1u, 0x2758A2A6u,
-    0x51C8B3C6u, 0xB955DBFBu, 0x75E9CA8Eu, 0x8BC08E78u, 0xD22D0BDCu, 0xA8A1BA6Cu, 0x9D23A851u, 0x23058E57u,
-    0xB0A112E8u, 0xB7677E18u, 0xB7464009u, 0x4D45A16Au, 0xB10274E3u, 0xF99CFB87u, 0xFB54095Fu, 0xC0B24886u,
-    0xA884D632u, 0xD3962FEFu, 0xC2AC2515u, 0xA6499AD2u, 0x9D03CE90u, 0x43D4C817u, 0x5432EC3Bu, 0x2FB76B8Au,
-    0x11AF92F0u, 0xAB10E5A7u, 0xBDE4C76Au, 0xB9568FDAu, 0xD26B5D68u, 0xE0327E90u, 0x8F53BEB9u, 0x30CFC7F7u,
-    0x0285F580u, 0x1AA28C25u, 0x2DE1CE65u, 0x111CB5B4u, 0xA0483E5Au, 0x5E4AF59Au, 0x27704730u, 0x41B9FAB1u,
-    0xA2B8C30Du, 0xAD489404u, 0xA7C62573u, 0x6252F8E4u, 0xCA802F1Eu, 0x49871E0Fu, 0xE8D8B30Du, 0x05D87F66u,
-    0xE371D580u, 0xF7627CC7u, 0x342757F8u, 0xD3F4C9E2u, 0xE308E784u, 0x3589EEEEu, 0x79A7A15Eu, 0x1F91EBE4u,
-    0xDB23B0C5u, 0x2650705Au, 0xAA1DCC72u, 0xE8FE82DEu, 0xB88058B0u, 0x859B2552u, 0x56DF04A3u, 0xC02C3336u,
-    0x54854F70u, 0x51AFE116u, 0xB42912F6u, 0x0448154Eu, 0xF1A866CAu, 0xAEB38722u, 0x08FB39D2u, 0xCBD12126u,
-    0x8BDC1A5Eu, 0x85D360CAu, 0xF5A96B05u, 0x4FFC6E8Du, 0x7DEF86A7u, 0x7EFC94D6u, 0x05470D46u, 0x9743974Au,
-    0x58DCC87Du, 0xE74CBF09u, 0x43CFFF06u, 0xD5E311D8u, 0xD02BEBC0u, 0x4573553Bu, 0xB521819Eu, 0x80612B3Du,
-    0x757AD82Du, 0x35C59451u, 0xFE6C16ADu, 0xA5F8F9C3u, 0x55C699A6u, 0x8A2404B9u, 0x5DE45BE9u, 0xBF05F4F4u,
-    0x2B518472u, 0xDA47EF2Fu, 0x90E77135u, 0x3E42929Fu, 0xE456266Bu, 0x9AB71923u, 0x5E1B6BE1u, 0xE9C48FD3u,
-    0xEB4A852Du, 0x416BCB6Au, 0x7AA248C4u, 0x3EF22DF0u, 0xEE2C9673u, 0x168E4A4Eu, 0x151123E9u, 0x10153A28u,
-    0xE987471Du, 0x4C0B83A7u, 0x21942AA1u, 0x828533D2u, 0x1958CEFFu, 0x2352AD75u, 0xE76CF21Cu, 0x33004288u,
-    0xE6E379BCu, 0x85073E6Au, 0xE8D1DC19u, 0x95329E77u, 0x611A9CB5u, 0xC622D99Bu, 0xE789D359u, 0x8171B2A1u,
-    0xDDA9A88Du, 0x0807998Bu, 0x3B5DFCA2u, 0x41D42933u, 0xF971E55Eu, 0x98BC551Fu, 0x97D1C3DBu, 0x2F34D1E3u,
-    0x51362B61u, 0xC496FDF1u, 0xAA03C6EDu, 0xB083F6E8u, 0x17DB8409u, 0x187BDC87u, 0xDBB72E46u, 0xF7798406u,
-    0xC1667E1Eu, 0xA88FD16Fu, 0x1B67A68Bu, 0x91BD26A4u, 0xD19A321Fu, 0xF7EB25A4u, 0x663082FDu, 0x0F751CD9u,
-    0x9AD32D9Cu, 0x8613FA38u, 0x1D20F203u, 0x195542ECu, 0xE57E9AFCu, 0x828DDC36u, 0x000F9D43u, 0x83B3BB72u,
-    0x6DC6AF9Du, 0xAF9DE339u, 0x0B1BAAB1u, 0x3FCCF9EBu, 0x6C5A39E1u, 0x5FD6EFC4u, 0x60AB5E97u, 0xF3A270A3u,
-    0x6D5DE715u, 0x9774BB56u, 0x2A6BEE31u, 0x529FC9ADu, 0x2CDD5FEAu, 0x5F18E79Du, 0x6EB061ABu, 0x06C0B8F5u,
-    0x861999BFu, 0x0A7BBFD2u, 0x0CF362E5u, 0x44C67F62u, 0x875CB5E2u, 0x190FE4D0u, 0x332184AFu, 0x7980B158u,
-    0x6B936D2Au, 0xFF5AD22Du, 0x082B43BFu, 0xCCAB67E1u, 0xF8E0B293u, 0x4B6750BEu, 0xFE341BBBu, 0x47F421CCu,
-    0xD603FA5Eu, 0x8223C219u, 0xCB8CE165u, 0x98EF640Bu, 0x869FC4E5u, 0x49512F3Au, 0xC133B16Au, 0xCF21DB32u,
-    0xD4341125u, 0x03E6F0B7u, 0x47661CC3u, 0xB024F174u, 0x151033E6u, 0x0D690A28u, 0x775D86E1u, 0x0AEC556Au
+extern const uint32_t cnn_conv2d_3_w[514];
+CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_3_w[514] = {
+    0x254A1348u, 0x7150109Bu, 0x4A57F380u, 0x1BA305E7u, 0x965D99EEu, 0xCADEDF3Au, 0x50D296D3u, 0xD6C0FA52u,
+    0x51115D29u, 0x3F17420Cu, 0x61D7D989u, 0xCC77D6AFu, 0xEC75A55Du, 0x3C4D1C90u, 0x88841552u, 0x62D75277u,
+    0x01A1E79Cu, 0xFC5F57A3u, 0x960DB979u, 0xB2C091B4u, 0xE84BDD41u, 0x8CBEE109u, 0x4D5D546Cu, 0xB87F3024u,
+    0x127A801Du, 0x3743728Cu, 0x2FB4D0C6u, 0x4AF28370u, 0x9CCBA8AEu, 0xF8F989DFu, 0x91F15D65u, 0xB2E4272Du,
+    0xBAE9562Du, 0xFB7F7EE1u, 0x91541066u, 0x94AEFE83u, 0x4647FD14u, 0x3B9BEC2Fu, 0x2B420911u, 0x4A7F5CD5u,
+    0x0A32825Fu, 0x9CBB8F1Au, 0xFA89221Fu, 0x49347F5Du, 0x599DED3Du, 0x664AD7ADu, 0xC683AEF2u, 0x7F820E27u,
+    0x248197CCu, 0xDD557391u, 0xF2F23D69u, 0x41759AB5u, 0x0432D87Cu, 0xEDB6503Eu, 0xD3C79E29u, 0x6B912C8Eu,
+    0xA680470Eu, 0xD0577DF0u, 0x4A3BC6C3u, 0x241BD1ACu, 0xCA72E9ECu, 0x20CAA130u, 0x0C6DF0FBu, 0x7C4754BCu,
+    0x9F922D38u, 0x2D1B67EBu, 0x2D18CB9Eu, 0x93A82FCEu, 0x0E06315Cu, 0x7DF6C50Eu, 0xCA34519Eu, 0x7FD80F94u,
+    0x0A4989D5u, 0x699ADFACu, 0x6FB08527u, 0x1BE2BF6Au, 0x4127734Cu, 0x75F39CD0u, 0x90FE62EAu, 0x325D7B98u,
+    0x05624282u, 0xAB108A6Eu, 0xED4B08EDu, 0x2E032186u, 0x2F351588u, 0x0E9C3B4Cu, 0x2B9B6330u, 0xFED95320u,
+    0xAE901346u, 0x5D4EB4A9u, 0x150029DDu, 0xC2491831u, 0xC39460E5u, 0x7E823E3Eu, 0x4D01B173u, 0x34E1F92Fu,
+    0xF67AC79Fu, 0xE82E032Cu, 0x2061EDDCu, 0x1231F474u, 0xCD06C69Bu, 0x466AC5EAu, 0x82DEBEA0u, 0x2EFE4ADAu,
+    0xF3692E33u, 0x876CD762u, 0x39878E88u, 0x81E6DFA4u, 0x7D38C1CDu, 0xD12C7325u, 0x4C20F082u, 0x2276274Du,
+    0x5EA35F63u, 0xF86CEB73u, 0x8FAE3B7Fu, 0xB09BA2FEu, 0x0E400D7Eu, 0xCCA30980u, 0xFF08EB0Fu, 0xF6B8E06Au,
+    0xBC260D2Bu, 0x4FC6E72Du, 0xF641316Cu, 0xAF0B9F3Eu, 0x863E15B2u, 0xB96C3B3Cu, 0x92A89CCCu, 0xD7B0DE46u,
+    0xC5FFC233u, 0x2DA56AAFu, 0x6E2BF6B7u, 0xF67C3840u, 0x972EA69Au, 0x35D671C6u, 0x5A71319Bu, 0xC40D04D0u,
+    0x369FBF5Au, 0x12126CA0u, 0x25C526C1u, 0x884CE1A4u, 0x88D7C8CDu, 0x462808CEu, 0xA82FDB0Bu, 0xFD5478E7u,
+    0xC34CE816u, 0x003E8FBCu, 0xE92AFD43u, 0xA665467Bu, 0x658B2476u, 0xB8D32CE1u, 0x4960D33Cu, 0xE4CA5ACFu,
+    0x10432A19u, 0x5DE9A1B4u, 0x1E493BA8u, 0x01C63279u, 0x36ADDDBCu, 0x1031A0C3u, 0x40E4C947u, 0x9B21E16Fu,
+    0x78D24934u, 0x183EF3AEu, 0x31E7E9DCu, 0xED07D09Au, 0x599A063Eu, 0xCC1E7001u, 0x365A6209u, 0xC4E36742u,
+    0x81E9B55Au, 0x93FA2AFCu, 0x7613185Au, 0x53E1A71Du, 0xC9430D17u, 0x9B2DEB36u, 0x813AAA55u, 0xCA9B370Bu,
+    0xD3990D99u, 0x1F38B1B2u, 0x3F5D8E6Fu, 0x85C2001Bu, 0xB0063F6Bu, 0x01A4697Fu, 0x99DB8213u, 0x4E755076u,
+    0xC58DE203u, 0xA1991A27u, 0x1784CE2Cu, 0x346CB8A3u, 0xA630D0ABu, 0xD6D0123Fu, 0x975628B9u, 0x00D3D1D5u,
+    0x66FEFD87u, 0x35511F4Fu, 0x0305DFF2u, 0xC1E95DBEu, 0x306490BEu, 0xD643C86Bu, 0xC885B356u, 0xB4EF08B4u,
+    0x904A8B42u, 0x633D8C65u, 0x282E539Bu, 0xEA5CC2F8u, 0xCC5BA740u, 0x1EEFF283u, 0x64D1762Fu, 0x71BBCCA4u,
+    0x21B170BEu, 0xBCECF012u, 0xA50AE1F2u, 0x18C1F1D2u, 0x23544DBBu, 0x54F5EEBAu, 0xC1135222u, 0x3E12B7C2u,
+    0xC2EE8203u, 0xDBD38EA5u, 0xF871D2F3u, 0xD4656378u, 0x7399CFF7u, 0xC150D1BAu, 0x502C2CDAu, 0x65060F49u,
+    0x28D826F4u, 0xE9B52706u, 0x3FFADED0u, 0x5771C6ADu, 0x151D124Du, 0xE3A278F1u, 0x0C11E1B1u, 0x85C6F0B9u,
+    0x7DB8076Du, 0xFF9F2971u, 0xF1DD708Fu, 0x31D73373u, 0xC1F0E130u, 0x17910EC6u, 0xB1591677u, 0x0064F887u,
+    0x2A7DA69Cu, 0x9445C347u, 0x0C0390AEu, 0x39867D79u, 0x8F648A71u, 0x61290F8Bu, 0xAA48A455u, 0xBC317BC7u,
+    0xA2ABBDF4u, 0xE2EAF835u, 0x48CB8D0Fu, 0x7112CD14u, 0xBC942C1Du, 0xF257D865u, 0x08D12B46u, 0xDDA826B8u,
+    0x00000000u, 0x9CDB2833u, 0x71048179u, 0xDF7BA87Eu, 0x777B8898u, 0x5F35C31Bu, 0xB0AF4383u, 0x4085E2E2u,
+    0x166036E3u, 0xBEB85C7Bu, 0x4D90CBF0u, 0x2F1C551Cu, 0x77E3C012u, 0xD122B7C7u, 0x6FE02442u, 0x69335D29u,
+    0x5C4F3F48u, 0x7A74768Au, 0x67BA2216u, 0x8D91C706u, 0x184B8A56u, 0xBA87981Au, 0x81E23AB3u, 0x0F2F9079u,
+    0x2671CFC0u, 0x2DDEB276u, 0x722CBC15u, 0xDC624039u, 0x2E5DA118u, 0xC2C362D7u, 0x2C3E1994u, 0xEDFB7052u,
+    0xD378B99Eu, 0xE5D71775u, 0x997CF377u, 0xA9145F32u, 0x676DA1C6u, 0xDE8260E5u, 0xA7BC0740u, 0x19AAB14Eu,
+    0x90D09368u, 0x1DDD4367u, 0x7E3D01CCu, 0x10A71FA9u, 0x1AED15F7u, 0xBBE338D0u, 0x9EA5F3A1u, 0xE78CF2F3u,
+    0xFFDF4E55u, 0x577EC0DAu, 0xF3FCD58Du, 0x8DE741D7u, 0x3519483Eu, 0x3E80A369u, 0xD8085480u, 0xB80FB8F6u,
+    0x8582C522u, 0xAC2BDBC8u, 0xFE053785u, 0x2EB3B894u, 0x35540E6Eu, 0x280655D3u, 0x25033AF3u, 0x209D511Eu,
+    0x6FA59BFDu, 0xFFB68DB0u, 0xA3416A6Cu, 0x708FC569u, 0x21A212FBu, 0x2C24790Au, 0x7CD67E19u, 0xD0887E12u,
+    0xB5DA5050u, 0x60059B0Au, 0x3F93D676u, 0x89E33F04u, 0x8C79A441u, 0x82675000u, 0x5F558909u, 0x7AEDB6DCu,
+    0x4FE12645u, 0x3DE5F465u, 0xBD8D1887u, 0xC1573B95u, 0x6C43E16Cu, 0x1470202Au, 0xBB0ED75Fu, 0x99670EDAu,
+    0x503D8F53u, 0xC7518EE8u, 0xCDCB2999u, 0x9202DEE7u, 0x7FEA263Fu, 0x034ED2F1u, 0x08FAFEEAu, 0xC02B8146u,
+    0x40A6EBBFu, 0x6C668018u, 0x547673B9u, 0x8B24EC1Fu, 0x4E85E2F6u, 0x807D274Bu, 0xBFE81CFDu, 0xB6BB7BFCu,
+    0x2F9FBF36u, 0xBC5B56A4u, 0x33B4A377u, 0x71A8C654u, 0x1C6A9B74u, 0x94B74D25u, 0xF5DA8CAFu, 0xFE829807u,
+    0x8CA63FCAu, 0x6B910198u, 0x78AD2A14u, 0xDF50B686u, 0x6D02E52Au, 0x0B6ABE08u, 0xE12BB032u, 0x564FFBD3u,
+    0x7DDBB05Au, 0x076396D9u, 0x0C1C9974u, 0x342FC1A8u, 0x660CA2CEu, 0xCFAD162Du, 0x848E2B32u, 0x3841B89Cu,
+    0xE1B3334Eu, 0x65BC809Du, 0xB95ECCA0u, 0xC3729865u, 0x0BD44E78u, 0x23782D5Eu, 0xDE3EA2B5u, 0xDE5D46F6u,
+    0xFE33F1E2u, 0x9C431A5Au, 0xAB1DDD52u, 0x58FCDFB0u, 0x0E332F59u, 0xBF2A2690u, 0xB5455CB4u, 0x485173B6u,
+    0x72FB9100u, 0x48C18344u, 0x47A783BAu, 0x5A0E805Cu, 0x5FB9D66Du, 0xDFF4000Au, 0x2249C271u, 0x3ED6863Du,
+    0x6982E802u, 0x93F2D18Cu, 0x50881A5Bu, 0xDE8E810Eu, 0x2C58A907u, 0xA1D3E3FDu, 0x2E6CF48Fu, 0x276FDA79u,
+    0x734D7FC5u, 0x08F70985u, 0x62EDFDB0u, 0x2FD899E6u, 0xE86B1C79u, 0x7A73A71Du, 0xE3175058u, 0x1418B07Du,
+    0x3DA296AFu, 0x4D756483u, 0xCC085AECu, 0x5FD3FE02u, 0xC6BC1BC2u, 0x22E58EE8u, 0x5D1036EEu, 0x3EE917BFu,
+    0x1EB0D5F5u, 0xF3857852u, 0x35BD6E1Au, 0x364E898Au, 0x9BC8B4A9u, 0x4CD5E392u, 0xA1E7C271u, 0xE5918507u,
+    0x074CF9DFu, 0xFD1139A3u, 0x2F3EC520u, 0x8D29F41Du, 0xFCC6CCDBu, 0x1DCC94BDu, 0x0110D2DDu, 0x6D218FA1u,
+    0x036662EAu, 0xBF6E2BEFu, 0x7EC1F19Fu, 0x15919891u, 0x797B1B9Bu, 0x257157C0u, 0xF90E2735u, 0xC3EED0DEu,
+    0xBD4F6235u, 0x6A6FDCB7u, 0xA5FE0E24u, 0x9680A70Au, 0x2686C3C6u, 0x66324A04u, 0x489C5B70u, 0x0C760518u,
+    0xD3711B52u, 0xD6EDF244u, 0x4684F35Cu, 0xA292B081u, 0x86346830u, 0xE9CC6FBAu, 0x7D935558u, 0x8052EEB1u,
+    0x0CE2781Du, 0xD0FB96EEu, 0xB9F426A4u, 0xA97FA76Du, 0x28865AD3u, 0xB0CF31D3u, 0xBD311CBEu, 0xEDB639B3u,
+    0x60F10AFCu, 0x0D650645u, 0xC6C4EBEAu, 0x28837AE1u, 0xB119810Fu, 0x5B07264Bu, 0xCE6B7E21u, 0xBB469A4Cu,
+    0x2D7617BDu, 0xF245FB19u, 0x423DBF6Au, 0x81868A54u, 0x4B0D1DC3u, 0xDF6AAC0Fu, 0x3E2B7D39u, 0xC4521F89u,
+    0x5AE6966Fu, 0x43ABD74Au, 0x0600838Au, 0xA14E2356u, 0x80802E3Cu, 0x23E85DB4u, 0xE7E12587u, 0xA9A5CA27u,
+    0xBE045F89u, 0x77F6DD62u, 0xEFD2D178u, 0x69C29930u, 0xD146510Eu, 0x149A9219u, 0x14D60375u, 0x74846482u,
+    0x46A7E08Cu, 0x00000000u
 };
 
 extern const int16_t cnn_conv2d_3_t_low[64];
@@ -2009,6 +1830,13 @@ CNN_WEIGHTS_ATTR const int16_t cnn_conv2d_3_t_high[64] = {
     13, 14, 2, 7, 0, 0, 17, 17, 15, 7, 7, 6, 4, 15, 9, 5,
     11, 15, 9, 14, 2, 10, 7, 7, 17, 7, 11, 10, 2, 11, 1, 1,
     3, 16, 2, 6, 14, 6, 12, 11, 15, 8, 3, 3, 14, 4, 17, 0
+};
+
+extern const uint32_t cnn_conv2d_3_starts[20];
+CNN_WEIGHTS_ATTR const uint32_t cnn_conv2d_3_starts[20] = {
+    0x73B2AA84u, 0x16C2CFABu, 0xE8D7422Cu, 0x033FC742u, 0x0053C32Eu, 0x0053C32Eu, 0x0053C32Eu, 0xFFAC3CD1u,
+    0xFFFFFFFFu, 0xFFFFFFFFu, 0xC4A3FD96u, 0x794DE187u, 0xA6B19690u, 0x85FF6C21u, 0x29E79210u, 0x2DE79210u,
+    0x2DE79210u, 0xD2186DEFu, 0xFFFFFFFFu, 0xFFFFFFFFu
 };
 
 extern const uint32_t cnn_conv2d_4_w[512];
