@@ -21,7 +21,7 @@ extern "C" {
 #define CNN_ARENA_ALIGN 4
 #define CNN_ARENA_SIZE 3424
 /* Bytes of constants, in flash. */
-#define CNN_WEIGHTS_BYTES 8874
+#define CNN_WEIGHTS_BYTES 12222
 
 /* Put before the definition of the arena; override to place it in a section. */
 #ifndef CNN_ARENA_ATTR
@@ -84,7 +84,7 @@ int cnn_run_hooked(void *arena, const cnn_input_t *in, cnn_output_t *out, cnn_ho
 #error "cnn: the compiler flags do not match the target cortex-m4: defined(__ARM_FP) && (__ARM_FP & 4)"
 #endif
 
-extern const uint8_t cnn_conv2d_w[108];
+extern const float cnn_conv2d_w[864];
 extern const float cnn_conv2d_t[32];
 extern const uint32_t cnn_conv2d_1_w[297];
 extern const uint16_t cnn_conv2d_1_limits[33];
@@ -189,6 +189,45 @@ BITC_CALLED void bitc_transpose(uint32_t *m) {
             BITC_SWAP(p[i], p[i + 1], 1, 0x55555555u);
         }
     }
+}
+
+typedef float bitc_f32x1_t;
+typedef bitc_f32x1_t bitc_f32x1_w;
+typedef float bitc_f32x1_x;
+
+BITC_INLINE bitc_f32x1_w bitc_f32x1_weights(const float *p) {
+    bitc_f32x1_t v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+}
+
+BITC_INLINE void bitc_f32x1_store(float *p, bitc_f32x1_t v) {
+    __builtin_memcpy(p, &v, sizeof v);
+}
+
+BITC_INLINE bitc_f32x1_t bitc_f32x1_splat(float x) {
+    return x;
+}
+
+BITC_INLINE bitc_f32x1_t bitc_f32x1_zero(void) {
+    return bitc_f32x1_splat(0.0f);
+}
+
+BITC_INLINE bitc_f32x1_t bitc_f32x1_at_least(bitc_f32x1_t v, float bound) {
+    return v < bound ? bound : v;
+}
+
+BITC_INLINE bitc_f32x1_t bitc_f32x1_at_most(bitc_f32x1_t v, float bound) {
+    return v > bound ? bound : v;
+}
+
+BITC_INLINE bitc_f32x1_x bitc_f32x1_input(const float *x) {
+    return *x;
+}
+
+/* The sum with a product added; both round. */
+BITC_INLINE bitc_f32x1_t bitc_f32x1_product(bitc_f32x1_t sum, bitc_f32x1_x x, bitc_f32x1_w w) {
+    return sum + w * x;
 }
 
 /* The word at the offset that is element `i` of a list. */
@@ -458,55 +497,198 @@ BITC_INLINE void bitc_dot32_tern(const uint32_t *a, const uint32_t *w, int n, ui
     pop[0] = bitc_count_masked(a, w + n, w, n);
 }
 
-BITC_KERNEL void conv_dense_0(
+BITC_KERNEL void conv_products_0(
     uint32_t *restrict y,
     const float *restrict x,
-    const uint8_t *restrict w,
+    const float *restrict w,
     const float *restrict t) {
-    for (int oy = 0; oy < 10; oy++) {
-        const int iy = oy * 1 - 1;
-        for (int ox = 0; ox < 10; ox++) {
-            const int ix = ox * 1 - 1;
-            const uint8_t *weights = w;
-            uint32_t bits = 0;
-            for (int block = 0; block < 32; block += 8) {
-                float sum[8] = {0};
-                for (int ky = 0; ky < 3; ky++) {
-                    const int yy = iy + ky * 1;
-                    if (yy < 0 || yy >= 10) {
-                        continue;
-                    }
-                    for (int kx = 0; kx < 3; kx++) {
-                        const int xx = ix + kx * 1;
-                        if (xx < 0 || xx >= 10) {
-                            continue;
-                        }
-                        const float *px = x + (yy * 10 + xx) * 3;
-                        const uint8_t *pw = weights + (ky * 3 + kx) * 3;
-                        for (int c = 0; c < 3; c++) {
-                            const float v = px[c];
-                            for (int j = 0; j < 8; j++) {
-                                const float p = bitc_float(bitc_bits(v) ^ (((uint32_t)*pw << (31 - j)) & 0x80000000u));
-                                sum[j] = sum[j] + p;
-                            }
-                            pw += 1;
-                        }
+    uint8_t *const octets = (uint8_t *)y;
+    const float *const from = x;
+    for (int tile = 0; tile < 4; tile++) {
+        const int first = tile * 8;
+        const float *const weights = w + tile * 216;
+        uint8_t *const image_y = octets + first / 8;
+        for (int oy = 0; oy < 10; oy++) {
+            const int iy = oy * 1 - 1;
+            int ky0 = 0;
+            int ky1 = 3;
+            while (ky0 < ky1 && iy + ky0 * 1 < 0) {
+                ky0++;
+            }
+            while (ky0 < ky1 && iy + (ky1 - 1) * 1 >= 10) {
+                ky1--;
+            }
+            uint8_t *const to = image_y + oy * 40;
+            for (int ox = 0; ox < 10; ox++) {
+                if (ox == 1) {
+                    ox = 9;
+                    if (ox == 10) {
+                        break;
                     }
                 }
-                weights += 27;
-                for (int j = 0; j < 8; j++) {
-                    const int o = block + j;
-                    const float acc = sum[j];
-                    const uint32_t low = acc < t[o];
-                    bits |= low << (o % 32);
-                    if (o % 32 == 31) {
-                        y[o / 32] = bits;
-                        bits = 0;
+                int kx0 = 0;
+                int kx1 = 3;
+                while (kx0 < kx1 && ox * 1 - 1 + kx0 * 1 < 0) {
+                    kx0++;
+                }
+                while (kx0 < kx1 && ox * 1 - 1 + (kx1 - 1) * 1 >= 10) {
+                    kx1--;
+                }
+                bitc_f32x1_t s0_0 = bitc_f32x1_zero();
+                bitc_f32x1_t s1_0 = bitc_f32x1_zero();
+                bitc_f32x1_t s2_0 = bitc_f32x1_zero();
+                bitc_f32x1_t s3_0 = bitc_f32x1_zero();
+                bitc_f32x1_t s4_0 = bitc_f32x1_zero();
+                bitc_f32x1_t s5_0 = bitc_f32x1_zero();
+                bitc_f32x1_t s6_0 = bitc_f32x1_zero();
+                bitc_f32x1_t s7_0 = bitc_f32x1_zero();
+                {
+                    const float *row = from + ((iy + ky0 * 1) * 10 + ox * 1 - 1 + kx0 * 1) * 3;
+                    const float *v = weights + ky0 * 72 + kx0 * 24;
+                    for (int ky = ky0; ky < ky1; ky++) {
+                        for (int k = 0; k < (kx1 - kx0) * 3; k++) {
+                            const bitc_f32x1_w w0 = bitc_f32x1_weights(v + k * 8 + 0);
+                            const bitc_f32x1_w w1 = bitc_f32x1_weights(v + k * 8 + 1);
+                            const bitc_f32x1_w w2 = bitc_f32x1_weights(v + k * 8 + 2);
+                            const bitc_f32x1_w w3 = bitc_f32x1_weights(v + k * 8 + 3);
+                            const bitc_f32x1_w w4 = bitc_f32x1_weights(v + k * 8 + 4);
+                            const bitc_f32x1_w w5 = bitc_f32x1_weights(v + k * 8 + 5);
+                            const bitc_f32x1_w w6 = bitc_f32x1_weights(v + k * 8 + 6);
+                            const bitc_f32x1_w w7 = bitc_f32x1_weights(v + k * 8 + 7);
+                            {
+                                const bitc_f32x1_x x0 = bitc_f32x1_input(row + 0 + k * 1);
+                                s0_0 = bitc_f32x1_product(s0_0, x0, w0);
+                                s1_0 = bitc_f32x1_product(s1_0, x0, w1);
+                                s2_0 = bitc_f32x1_product(s2_0, x0, w2);
+                                s3_0 = bitc_f32x1_product(s3_0, x0, w3);
+                                s4_0 = bitc_f32x1_product(s4_0, x0, w4);
+                                s5_0 = bitc_f32x1_product(s5_0, x0, w5);
+                                s6_0 = bitc_f32x1_product(s6_0, x0, w6);
+                                s7_0 = bitc_f32x1_product(s7_0, x0, w7);
+                            }
+                        }
+
+                        row += 30;
+                        v += 72;
+                    }
+                }
+                {
+                    float sums[8];
+                    bitc_f32x1_store(sums + 0, s0_0);
+                    bitc_f32x1_store(sums + 1, s1_0);
+                    bitc_f32x1_store(sums + 2, s2_0);
+                    bitc_f32x1_store(sums + 3, s3_0);
+                    bitc_f32x1_store(sums + 4, s4_0);
+                    bitc_f32x1_store(sums + 5, s5_0);
+                    bitc_f32x1_store(sums + 6, s6_0);
+                    bitc_f32x1_store(sums + 7, s7_0);
+                    for (int p = 0; p < 1; p++) {
+                        uint8_t *const y = to + (ox + p) * 4;
+                        uint32_t bits = 0;
+                        for (int j = 0; j < 8; j++) {
+                            const float acc = sums[p * 8 + j];
+                            const uint32_t low = acc < t[first + j];
+                            bits |= low << (j % 8);
+                            if (j % 8 == 7) {
+                                y[j / 8] = (uint8_t)bits;
+                                bits = 0;
+                            }
+                        }
                     }
                 }
             }
+            for (int tile_x = 1; tile_x < 9; tile_x += 2) {
+                const int ox = tile_x;
+                bitc_f32x1_t s0_0 = bitc_f32x1_zero();
+                bitc_f32x1_t s1_0 = bitc_f32x1_zero();
+                bitc_f32x1_t s2_0 = bitc_f32x1_zero();
+                bitc_f32x1_t s3_0 = bitc_f32x1_zero();
+                bitc_f32x1_t s4_0 = bitc_f32x1_zero();
+                bitc_f32x1_t s5_0 = bitc_f32x1_zero();
+                bitc_f32x1_t s6_0 = bitc_f32x1_zero();
+                bitc_f32x1_t s7_0 = bitc_f32x1_zero();
+                bitc_f32x1_t s0_1 = bitc_f32x1_zero();
+                bitc_f32x1_t s1_1 = bitc_f32x1_zero();
+                bitc_f32x1_t s2_1 = bitc_f32x1_zero();
+                bitc_f32x1_t s3_1 = bitc_f32x1_zero();
+                bitc_f32x1_t s4_1 = bitc_f32x1_zero();
+                bitc_f32x1_t s5_1 = bitc_f32x1_zero();
+                bitc_f32x1_t s6_1 = bitc_f32x1_zero();
+                bitc_f32x1_t s7_1 = bitc_f32x1_zero();
+                {
+                    const float *row = from + ((iy + ky0 * 1) * 10 + ox * 1 - 1) * 3;
+                    const float *v = weights + ky0 * 72;
+                    for (int ky = ky0; ky < ky1; ky++) {
+                        for (int k = 0; k < 9; k++) {
+                            const bitc_f32x1_w w0 = bitc_f32x1_weights(v + k * 8 + 0);
+                            const bitc_f32x1_w w1 = bitc_f32x1_weights(v + k * 8 + 1);
+                            const bitc_f32x1_w w2 = bitc_f32x1_weights(v + k * 8 + 2);
+                            const bitc_f32x1_w w3 = bitc_f32x1_weights(v + k * 8 + 3);
+                            const bitc_f32x1_w w4 = bitc_f32x1_weights(v + k * 8 + 4);
+                            const bitc_f32x1_w w5 = bitc_f32x1_weights(v + k * 8 + 5);
+                            const bitc_f32x1_w w6 = bitc_f32x1_weights(v + k * 8 + 6);
+                            const bitc_f32x1_w w7 = bitc_f32x1_weights(v + k * 8 + 7);
+                            {
+                                const bitc_f32x1_x x0 = bitc_f32x1_input(row + 0 + k * 1);
+                                s0_0 = bitc_f32x1_product(s0_0, x0, w0);
+                                s1_0 = bitc_f32x1_product(s1_0, x0, w1);
+                                s2_0 = bitc_f32x1_product(s2_0, x0, w2);
+                                s3_0 = bitc_f32x1_product(s3_0, x0, w3);
+                                s4_0 = bitc_f32x1_product(s4_0, x0, w4);
+                                s5_0 = bitc_f32x1_product(s5_0, x0, w5);
+                                s6_0 = bitc_f32x1_product(s6_0, x0, w6);
+                                s7_0 = bitc_f32x1_product(s7_0, x0, w7);
+                            }
+                            {
+                                const bitc_f32x1_x x1 = bitc_f32x1_input(row + 3 + k * 1);
+                                s0_1 = bitc_f32x1_product(s0_1, x1, w0);
+                                s1_1 = bitc_f32x1_product(s1_1, x1, w1);
+                                s2_1 = bitc_f32x1_product(s2_1, x1, w2);
+                                s3_1 = bitc_f32x1_product(s3_1, x1, w3);
+                                s4_1 = bitc_f32x1_product(s4_1, x1, w4);
+                                s5_1 = bitc_f32x1_product(s5_1, x1, w5);
+                                s6_1 = bitc_f32x1_product(s6_1, x1, w6);
+                                s7_1 = bitc_f32x1_product(s7_1, x1, w7);
+                            }
+                        }
 
-            y += 1;
+                        row += 30;
+                        v += 72;
+                    }
+                }
+                {
+                    float sums[16];
+                    bitc_f32x1_store(sums + 0, s0_0);
+                    bitc_f32x1_store(sums + 1, s1_0);
+                    bitc_f32x1_store(sums + 2, s2_0);
+                    bitc_f32x1_store(sums + 3, s3_0);
+                    bitc_f32x1_store(sums + 4, s4_0);
+                    bitc_f32x1_store(sums + 5, s5_0);
+                    bitc_f32x1_store(sums + 6, s6_0);
+                    bitc_f32x1_store(sums + 7, s7_0);
+                    bitc_f32x1_store(sums + 8, s0_1);
+                    bitc_f32x1_store(sums + 9, s1_1);
+                    bitc_f32x1_store(sums + 10, s2_1);
+                    bitc_f32x1_store(sums + 11, s3_1);
+                    bitc_f32x1_store(sums + 12, s4_1);
+                    bitc_f32x1_store(sums + 13, s5_1);
+                    bitc_f32x1_store(sums + 14, s6_1);
+                    bitc_f32x1_store(sums + 15, s7_1);
+                    for (int p = 0; p < 2; p++) {
+                        uint8_t *const y = to + (ox + p) * 4;
+                        uint32_t bits = 0;
+                        for (int j = 0; j < 8; j++) {
+                            const float acc = sums[p * 8 + j];
+                            const uint32_t low = acc < t[first + j];
+                            bits |= low << (j % 8);
+                            if (j % 8 == 7) {
+                                y[j / 8] = (uint8_t)bits;
+                                bits = 0;
+                            }
+                        }
+                    }
+                }
+            }
         }
     }
 }
@@ -1497,8 +1679,8 @@ static void run_layers(unsigned char *mem, const cnn_input_t *in, cnn_output_t *
     (void)mem;
     (void)in;
 
-    /* 0: Conv2D Conv_0; float32[1x10x10x3] -> bit1[1x10x10x32] packed32 -2*q+1; conv_dense; 86400 float MACs; 236 bytes of constants */
-    conv_dense_0((uint32_t *)(void *)(mem + 2848), in->image, cnn_conv2d_w, cnn_conv2d_t);
+    /* 0: Conv2D Conv_0; float32[1x10x10x3] -> bit1[1x10x10x32] packed32 -2*q+1; conv_products; 86400 float MACs; 3584 bytes of constants */
+    conv_products_0((uint32_t *)(void *)(mem + 2848), in->image, cnn_conv2d_w, cnn_conv2d_t);
     LAYER_DONE(0, mem + 2848, 400ul);
 
     /* 1: Conv2D Conv_1; bit1[1x10x10x32] packed32 -2*q+1 -> bit1[1x10x10x33] packed32 -2*q+1; conv_sliced; 950400 binary MACs; 1254 bytes of constants */
@@ -1573,15 +1755,116 @@ int cnn_run(void *arena, const cnn_input_t *in, cnn_output_t *out) {
 #define CNN_WEIGHTS_ATTR
 #endif
 
-extern const uint8_t cnn_conv2d_w[108];
-CNN_WEIGHTS_ATTR const uint8_t cnn_conv2d_w[108] = {
-    0x8Bu, 0x82u, 0xC6u, 0x33u, 0x19u, 0xA2u, 0xFCu, 0x4Bu, 0x98u, 0x43u, 0x96u, 0x19u, 0x19u, 0xC2u, 0x7Du, 0xAEu,
-    0x4Bu, 0xD0u, 0x64u, 0xB1u, 0x56u, 0x59u, 0x9Fu, 0x61u, 0x01u, 0x16u, 0x39u, 0xADu, 0x80u, 0x1Bu, 0x31u, 0xA8u,
-    0x08u, 0x11u, 0x15u, 0x16u, 0xDDu, 0x80u, 0xDEu, 0xA0u, 0x55u, 0x32u, 0x37u, 0xBFu, 0x2Bu, 0x42u, 0x2Fu, 0xF1u,
-    0xB7u, 0x08u, 0x34u, 0x95u, 0xB8u, 0x4Cu, 0xBAu, 0x7Cu, 0x15u, 0x91u, 0xC6u, 0x9Cu, 0xDDu, 0x6Bu, 0xC8u, 0x27u,
-    0xB9u, 0xE4u, 0xEAu, 0xA3u, 0xE3u, 0xD7u, 0xB5u, 0x5Cu, 0xACu, 0x39u, 0x8Cu, 0xD0u, 0xE8u, 0x77u, 0xC8u, 0x5Au,
-    0x29u, 0x7Bu, 0x75u, 0x40u, 0xBDu, 0x97u, 0x09u, 0xE4u, 0x30u, 0x58u, 0x1Cu, 0xB5u, 0x69u, 0x23u, 0x46u, 0x38u,
-    0x47u, 0x0Eu, 0x7Bu, 0x78u, 0xB9u, 0x4Eu, 0x61u, 0x9Eu, 0xBDu, 0x8Bu, 0x31u, 0x5Cu
+extern const float cnn_conv2d_w[864];
+CNN_WEIGHTS_ATTR const float cnn_conv2d_w[864] = {
+    -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f,
+    1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f,
+    1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f,
+    -1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
+    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
+    1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
+    1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, -1.0f, -1.0f,
+    -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
+    1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
+    -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
+    1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
+    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
+    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
+    1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f,
+    -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
+    1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
+    -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
+    1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f,
+    1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f,
+    -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
+    1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f,
+    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f,
+    -1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
+    -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f,
+    -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f,
+    1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
+    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
+    -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
+    1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f,
+    -1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
+    -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
+    1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
+    1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f,
+    -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
+    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
+    1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
+    -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, -1.0f,
+    1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f,
+    1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, -1.0f,
+    1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
+    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f,
+    1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
+    -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
+    -1.0f, -1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
+    -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f,
+    1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
+    -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f,
+    -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f,
+    -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
+    1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f,
+    1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
+    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
+    1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
+    1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
+    1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
+    1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
+    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
+    -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
+    1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f,
+    1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
+    -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, -1.0f,
+    -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f,
+    1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f,
+    -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f,
+    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
+    1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f,
+    1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f,
+    -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
+    -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f,
+    -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f,
+    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
+    1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f,
+    1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
+    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
+    1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f,
+    1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f,
+    1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f,
+    -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
+    1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f,
+    1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f,
+    -1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f,
+    -1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
+    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
+    1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
+    -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
+    -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
+    -1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f,
+    1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f,
+    1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
+    1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f,
+    1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
+    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
+    -1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f,
+    -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f,
+    1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
+    1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
+    -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
+    1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f,
+    -1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
+    1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
+    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
+    1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
+    -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f,
+    1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
+    -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
+    -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f,
+    -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
+    1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f
 };
 
 extern const float cnn_conv2d_t[32];
