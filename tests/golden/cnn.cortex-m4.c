@@ -583,14 +583,14 @@ BITC_KERNEL void conv_products_0(
                     bitc_f32x1_store(sums + 6, s6_0);
                     bitc_f32x1_store(sums + 7, s7_0);
                     for (int p = 0; p < 1; p++) {
-                        uint8_t *const y = to + (ox + p) * 4;
+                        uint8_t *const pixel = to + (ox + p) * 4;
                         uint32_t bits = 0;
                         for (int j = 0; j < 8; j++) {
                             const float acc = sums[p * 8 + j];
                             const uint32_t low = acc < t[first + j];
                             bits |= low << (j % 8);
                             if (j % 8 == 7) {
-                                y[j / 8] = (uint8_t)bits;
+                                pixel[j / 8] = (uint8_t)bits;
                                 bits = 0;
                             }
                         }
@@ -675,14 +675,14 @@ BITC_KERNEL void conv_products_0(
                     bitc_f32x1_store(sums + 14, s6_1);
                     bitc_f32x1_store(sums + 15, s7_1);
                     for (int p = 0; p < 2; p++) {
-                        uint8_t *const y = to + (ox + p) * 4;
+                        uint8_t *const pixel = to + (ox + p) * 4;
                         uint32_t bits = 0;
                         for (int j = 0; j < 8; j++) {
                             const float acc = sums[p * 8 + j];
                             const uint32_t low = acc < t[first + j];
                             bits |= low << (j % 8);
                             if (j % 8 == 7) {
-                                y[j / 8] = (uint8_t)bits;
+                                pixel[j / 8] = (uint8_t)bits;
                                 bits = 0;
                             }
                         }
