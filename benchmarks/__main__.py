@@ -1,16 +1,21 @@
-"""``python -m benchmarks instructions|host [TARGET ...]``, ``fit [TARGET or ROW ...]``, ``web``."""
+"""``python -m benchmarks instructions|lowbit|host [TARGET ...]``, ``fit [TARGET or ROW ...]``, ``web``."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import fit, host, instructions, web
+from benchmarks import fit, host, instructions, lowbit, web
 
 
 def main() -> None:
     command, *names = sys.argv[1:] or ["instructions"]
     if command in ("host", "web"):  # times against peers, measured in the same run
         print(host.run(names or host.TARGETS) if command == "host" else web.run())
+        return
+    if command == "lowbit":
+        found = lowbit.run(names or lowbit.TARGETS)
+        lowbit.write(found)
+        print(lowbit.table(found))
         return
     if command == "fit":
         fit.fit(names)

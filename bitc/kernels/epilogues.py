@@ -215,8 +215,8 @@ def _levels(
     found = line(t, *(np.broadcast_to(s, t.shape[1]) for s in span)) if span and not flip.any() else None
     if found:
         slope, start = _narrow(found.slope), _narrow(found.start)
-        base |= {"shift": found.shift, "slope_size": slope.size, "start_size": start.size}
-        return base, (Arg("slope", Packed(slope, "slope")), Arg("start", Packed(start, "start")))
+        base |= {"shift": found.shift, "slope_size": slope.size, "intercept_size": start.size}
+        return base, (Arg("slope", Packed(slope, "slope")), Arg("intercept", Packed(start, "intercept")))
     rows = steps(t)
     halves = [1 << i for i in reversed(range(len(t).bit_length()))]
     base |= {"shift": None, "t_t": from_numpy(rows.dtype).c_type, "t_size": len(rows), "halves": halves}

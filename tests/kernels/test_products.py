@@ -171,7 +171,7 @@ def test_bits_and_trits_as_numbers(target: str, tmp_path: Path, monkeypatch: pyt
             x = TensorType((1, 5, 6, w.shape[3]), dtype)
             t = np.sort(rng.normal(0, 3, (3, w.shape[0])), axis=0).astype(np.float32 if dtype is FLOAT32 else np.int32)
             levels = Levels(Quant(), UINT2, 3) if i else None
-            op = Conv2D(Window(kernel, pads=pads), epilogue=levels)
+            op = Conv2D(Window(kernel, pads=pads), epilogue=levels, x_zero=0 if dtype is FLOAT32 else 3)
             graph = single(op, x, w, *(t if levels else ()))
             if not conv_products.accepts(graph.nodes[0], Target.load(target)):
                 graphs.append(graph)
