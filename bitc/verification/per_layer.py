@@ -14,6 +14,7 @@ import numpy as np
 
 from bitc import interp
 from bitc.ir.graph import Array, Graph, Node, Origin, Value
+from bitc.ops.unary import Narrow
 from bitc.pipeline import Optimized
 from bitc.verification.compare import RELATIVE, decode_reals, encode_reals
 from bitc.verification.device import zero_states
@@ -21,7 +22,8 @@ from bitc.verification.reference import Reference
 from bitc.verification.verify import open_comparison
 
 TOLERANCE = 10 * RELATIVE
-"""Share of a float tensor's largest magnitude by which one node may move it."""
+"""Share of a float tensor's largest magnitude by which one node may move it; one that rounds to fewer bits, by one of
+these."""
 
 
 @dataclass
@@ -141,7 +143,8 @@ def _compare(
         top, steps, share = tensor.errors(ours, wanted)
         row.own_abs_error, row.differing = max(row.own_abs_error, top), max(row.differing, share)
         row.own_lsb_error = _larger(row.own_lsb_error, steps)
-        if tensor.value.type.dtype.is_float and top > TOLERANCE * _magnitude(wanted):
+        limit = max(TOLERANCE, 2.0**-node.op.mantissa) if isinstance(node.op, Narrow) else TOLERANCE
+        if tensor.value.type.dtype.is_float and top > limit * _magnitude(wanted):
             row.status = "departs"
         return tensor.codes(wanted)
 

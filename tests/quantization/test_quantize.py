@@ -72,8 +72,15 @@ def test_a_float_network_becomes_int8(files: tuple[Path, Path], tmp_path: Path, 
     assert types <= {onnx.TensorProto.INT8, onnx.TensorProto.INT32} and onnx.TensorProto.INT8 in types
     per_channel = [list(t.dims) for t in made.graph.initializer if t.name.endswith("_scale") and t.dims]
     assert [12] in per_channel  # of the filters
-    verified = CliRunner().invoke(main, ["verify", str(out), "--inputs", str(images), "--samples", "8", "--json"])
+    arguments = ["verify", str(out), "--inputs", str(images), "--samples", "8", "--per-layer", "--json"]
+    verified = CliRunner().invoke(main, arguments)
     assert verified.exit_code == 0, verified.output
+    found = json.loads(verified.stdout)
+    assert found["macs"]["int8"] > 0 and found["macs"]["float"] == 0
+    rows = found["per_layer"]
+    assert any(r["compiled"] and r["type"].startswith("int8") for r in rows)
+    assert all(r["status"] != "departs" for r in rows)
+    assert all("exact integer" in r["why"] for r in rows if r["own_lsb_error"] and r["compiled"])
 
 
 def test_bad_calls(files: tuple[Path, Path], tmp_path: Path) -> None:
