@@ -1,10 +1,10 @@
-"""``python -m benchmarks instructions|lowbit|host [TARGET ...]``, ``fit [TARGET or ROW ...]``, ``web``."""
+"""``python -m benchmarks instructions|int8|lowbit|host [TARGET ...]``, ``fit [TARGET or ROW ...]``, ``web``."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import fit, host, instructions, lowbit, web
+from benchmarks import fit, host, instructions, int8, lowbit, web
 
 
 def main() -> None:
@@ -13,12 +13,16 @@ def main() -> None:
         print(host.run(names or host.TARGETS) if command == "host" else web.run())
         return
     if command == "lowbit":
-        found = lowbit.run(names or lowbit.TARGETS)
-        lowbit.write(found)
-        print(lowbit.table(found))
+        figures = lowbit.run(names or lowbit.TARGETS)
+        lowbit.write(figures)
+        print(lowbit.table(figures))
         return
     if command == "fit":
         fit.fit(names)
+        return
+    if command == "int8":
+        int8.write(found := int8.run(names))
+        print(int8.table(found))
         return
     results = instructions.run(names or instructions.TARGETS)
     instructions.write(results)

@@ -10,7 +10,7 @@ import numpy as np
 from bitc.ir.dtypes import BIT1, FLOAT32, INT8, TERN, UINT8, DType
 from bitc.ir.graph import Node, Value, constant
 from bitc.ir.types import Quant, TensorType
-from bitc.ops.epilogue import Affine, Epilogue, TernThreshold, Threshold
+from bitc.ops.epilogue import Affine, Epilogue, Requant, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D
 from bitc.ops.window import Window
 
@@ -38,6 +38,7 @@ class _Layers:
         pad: bool = True,
         gives: str = "bits",
         planar: bool = False,
+        zero: int = 0,
     ) -> None:
         window = Window((kernel, kernel), (stride, stride), _SAME[kernel] if pad else (0, 0, 0, 0))
         shape = (outputs, kernel, kernel, channels // group)
@@ -45,7 +46,7 @@ class _Layers:
         dims = (1, channels, size, size) if planar else (1, size, size, channels)
         data = Value(f"x{len(self.nodes)}", TensorType(dims, x))
         epilogue, params = self._epilogue(gives, outputs)
-        op = Conv2D(window, group, epilogue, planar)
+        op = Conv2D(window, group, epilogue, planar, zero)
         values = [constant(f"p{i}", p) for i, p in enumerate(params)]
         types = op.infer(data.type, weights.type, *(v.type for v in values))
         name = f"y{len(self.nodes)}"
@@ -68,6 +69,10 @@ class _Layers:
             "trits": (TernThreshold(Quant()), [t, t + 3]),
             "float": (Affine(), reals),
             "sums": (None, []),
+            "codes": (
+                Requant(INT8, -3, -128, 127),
+                [t, self.rng.integers(2**23, 2**24, outputs).astype(np.int32), np.full(1, 33, np.int32)],
+            ),
         }
         return forms[gives]
 
@@ -126,4 +131,32 @@ def layers() -> list[Node]:
     for k, count in ((64, 10), (200, 48), (513, 32)):
         for x, w in ((FLOAT32, BIT1), (INT8, BIT1), (UINT8, BIT1), (FLOAT32, FLOAT32)):
             b.add(x, w, k, count, 1, 1, gives=next(kinds))
+    _int8(b)
     return b.nodes
+
+
+def _int8(b: _Layers) -> None:
+    """Codes in, mostly codes out."""
+    gives = iter(("codes", "codes", "bits", "codes", "sums", "codes", "float") * 20)
+    for channels, count, size, kernel, stride in (
+        (64, 32, 8, 3, 1), (16, 16, 12, 3, 1), (3, 16, 14, 3, 1), (48, 40, 10, 1, 1), (32, 64, 9, 3, 2),
+        (8, 8, 9, 5, 1), (24, 17, 7, 3, 1), (1, 32, 13, 3, 2), (128, 20, 6, 1, 1), (33, 10, 7, 1, 1),
+        (16, 30, 11, 1, 1), (6, 9, 8, 3, 1), (64, 96, 5, 3, 1), (96, 48, 7, 1, 1), (40, 24, 6, 5, 2), (2, 12, 12, 3, 1),
+    ):  # fmt: skip
+        b.add(INT8, INT8, channels, count, size, kernel, stride=stride, gives="codes", zero=-5)
+        b.add(INT8, INT8, channels, count, size, kernel, stride=stride, pad=False, gives=next(gives))
+        b.add(UINT8, INT8, channels, count, size, kernel, stride=stride, gives=next(gives), zero=128)
+    for channels, count, size in ((3, 16, 14), (3, 24, 9), (1, 8, 16)):
+        b.add(INT8, INT8, channels, count, size, 3, stride=2, gives="codes", planar=True, zero=3)
+        b.add(UINT8, INT8, channels, count, size, 3, gives="codes", planar=True)
+    for k, count in ((64, 10), (640, 32), (250, 64), (400, 120), (1024, 40), (63, 9), (128, 128)):
+        b.add(INT8, INT8, k, count, 1, 1, gives="codes", zero=-128)
+        b.add(INT8, INT8, k, count, 1, 1, gives=next(gives))
+    for channels, size, kernel, stride in (
+        (8, 24, 3, 1), (32, 10, 3, 1), (64, 6, 3, 2), (16, 13, 3, 2), (48, 5, 3, 1), (24, 8, 5, 1), (12, 17, 3, 1),
+    ):  # fmt: skip
+        b.add(INT8, INT8, channels, channels, size, kernel, stride=stride, group=channels, gives="codes", zero=4)
+        b.add(UINT8, INT8, channels, channels, size, kernel, group=channels, pad=False, gives="codes")
+        b.add(INT8, INT8, channels, channels, size, kernel, stride=stride, group=channels, gives="float")
+    for channels, count in ((16, 32), (48, 48)):
+        b.add(INT8, INT8, channels, count, 8, 3, group=4, gives="codes", zero=4)

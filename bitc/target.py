@@ -158,6 +158,11 @@ class Target:
         return Memory(self.memory.flash_base, self.memory.flash)
 
     @property
+    def has_long_multiply(self) -> bool:
+        """Whether an instruction multiplies 32 by 32 bits into 64, or adds a product: not on Armv6-M."""
+        return self.isa != "arm-m" or "unaligned" in self.features
+
+    @property
     def c_checks(self) -> tuple[str, ...]:
         """Preprocessor conditions that hold if the compiler was told about every feature: generated C asserts them."""
         checks = {FEATURES[name].check(self.isa) for name in self.features}

@@ -104,7 +104,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     codes = codes_of(op, x.type, isa.x)
     starts = None
     if isa.x.is_integer:
-        e, tables, bias = summed_epilogue(node, *product_range(node))
+        e, tables, bias = summed_epilogue(node, *product_range(node), target)
         starts = bias - codes.zero * w.array.reshape(w.shape[0], -1).sum(axis=1, dtype=np.int64)
     else:
         e, tables = conv_epilogue(node)

@@ -20,6 +20,7 @@ from bitc.kernels.geometry import geometry
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
 from bitc.kernels.windows import GROUP, numbers, runs
 from bitc.kernels.work import Work, put, windows
+from bitc.ops.epilogue import Levels
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
 
@@ -97,12 +98,13 @@ def accepts(node: Node, target: Target) -> str:
         (dtype in (INT8, UINT8, INT16), f"activations are {dtype}, neither int8 nor int16"),
         (w.type.dtype is INT8, f"weights are {w.type.dtype}, not int8"),
         (w.is_const, "weights are computed"),
+        (not isinstance(op.epilogue, Levels), "outputs are planes"),
         (dtype is not INT16 or not op.x_zero, "int16 with a zero point"),
     )
 
 
 def build(node: Node, target: Target) -> tuple[Step, ...]:
-    return _build_one(node) if _is_one(node) else _build_pairs(node)
+    return _build_one(node, target) if _is_one(node) else _build_pairs(node, target)
 
 
 def _is_one(node: Node) -> bool:
@@ -112,12 +114,12 @@ def _is_one(node: Node) -> bool:
     return op.group == 1 and x.dtype is not INT16 and geometry(op.pixels(x), op.window, op.planar).pixels == 1
 
 
-def _build_one(node: Node) -> tuple[Step, ...]:
+def _build_one(node: Node, target: Target) -> tuple[Step, ...]:
     """Bytes as they are, eight outputs at once; the zero point goes to where the sums start."""
     op, x, w = node.op, node.input(0), node.input(1)
     assert isinstance(op, Conv2D)
     geo, found = runs(node)
-    e, params, bias = summed_epilogue(node, *product_range(node))
+    e, params, bias = summed_epilogue(node, *product_range(node), target)
     wide, outputs, k = is_wide(node, bias), w.shape[0], found.elements
     flat = w.array.reshape(outputs, k)
     index = np.array(found.index)
@@ -147,11 +149,11 @@ def _build_one(node: Node) -> tuple[Step, ...]:
     return (Step("dense_smlad", "kernels/dense_smlad.j2", tuple(args), context, ("bitc_defs.h", *sorted(parts))),)
 
 
-def _build_pairs(node: Node) -> tuple[Step, ...]:
+def _build_pairs(node: Node, target: Target) -> tuple[Step, ...]:
     op, x, w, y = node.op, node.input(0), node.input(1), node.output.type
     assert isinstance(op, Conv2D)
     geo, found = runs(node)
-    e, params, bias = summed_epilogue(node, *product_range(node))
+    e, params, bias = summed_epilogue(node, *product_range(node), target)
     outputs, per_group = w.shape[0], w.shape[0] // op.group
     wide = is_wide(node, bias)
     k = found.elements

@@ -83,7 +83,7 @@ def accepts(node: Node, target: Target) -> str:
     assert isinstance(op, Conv2D)
     dtype = x.type.dtype
     if reason := first_reason(
-        (target.vector_bytes < 8, "vectors are wider"),
+        (target.vector_bytes < 8 or "mve" in target.features, "vectors are wider"),
         (op.group == op.pixels(x.type).channels and not op.planar, "not depthwise over the last axis"),
         (dtype in (INT8, UINT8, INT16), f"activations are {dtype}, neither int8 nor int16"),
         (w.type.dtype is INT8, f"weights are {w.type.dtype}, not int8"),
@@ -104,7 +104,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     op, x, w = node.op, node.input(0), node.input(1)
     assert isinstance(op, Conv2D)
     geo, outputs, dtype = geometry(x.type, op.window), w.shape[0], x.type.dtype
-    e, params, bias = summed_epilogue(node, *product_range(node))
+    e, params, bias = summed_epilogue(node, *product_range(node), target)
     flat = w.array.reshape(outputs, geo.taps)
     start = np.broadcast_to(bias, outputs) - op.x_zero * flat.astype(np.int64).sum(axis=1)
     args = [out(node), Arg("x", x), Arg("w", Packed(flat.reshape(-1))), *params]

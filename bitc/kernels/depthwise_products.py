@@ -168,7 +168,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     isa, geo, channels = best.isa, best.geo, w.shape[0]
     codes, starts = codes_of(op, x.type, isa.x), np.zeros(channels, np.int64)
     if isa.x.is_integer:
-        e, tables, bias = summed_epilogue(node, *product_range(node))
+        e, tables, bias = summed_epilogue(node, *product_range(node), target)
         starts = bias - codes.zero * w.array.reshape(channels, -1).sum(axis=1, dtype=np.int64)
     else:
         e, tables = conv_epilogue(node)

@@ -17,6 +17,7 @@ from bitc.kernels.levels import line, steps
 from bitc.kernels.step import Arg, Packed
 from bitc.ops.epilogue import Affine, Epilogue, FixedPoint, Levels, Requant, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D
+from bitc.target import Target
 
 Span = tuple[Array, Array]
 """Lowest and highest value of an integer accumulator, for each output."""
@@ -89,7 +90,9 @@ def conv_epilogue(node: Node) -> tuple[dict[str, Any], tuple[Arg, ...]]:
     return epilogue(op.epilogue, node.inputs[2:], acc, node.output.type, reach, span)
 
 
-def summed_epilogue(node: Node, low: Array, high: Array) -> tuple[dict[str, Any], tuple[Arg, ...], Array]:
+def summed_epilogue(
+    node: Node, low: Array, high: Array, target: Target
+) -> tuple[dict[str, Any], tuple[Arg, ...], Array]:
     """As `conv_epilogue`, for kernels whose sums start at a bias, which is returned: int64, one or one per output. The
     sums of products, without it, lie between `low` and `high`, both ``[O]``."""
     op, x, w = node.op, node.input(0), node.input(1)
@@ -103,9 +106,11 @@ def summed_epilogue(node: Node, low: Array, high: Array) -> tuple[dict[str, Any]
     e, args = requantization(op.epilogue, factors(none, multiplier, shift, float(reach.max())), acc)
     base, _ = epilogue(None, (), acc, node.output.type)
     if found := upper_word(op.epilogue, bias, multiplier, shift, low, high):
-        one = found.multiplier.size == 1
-        args = () if one else (Arg("multiplier", Packed(found.multiplier, "multiplier")),)
-        e |= {"upper": found, "multiplier": int(found.multiplier[0]) if one else None}
+        halves = None if target.has_long_multiply else found.halves
+        multiplier = halves.multiplier if halves else found.multiplier
+        one = multiplier.size == 1
+        args = () if one else (Arg("multiplier", Packed(multiplier, "multiplier")),)
+        e |= {"upper": found, "halves": halves, "multiplier": int(multiplier[0]) if one else None}
     return base | e, args, bias
 
 
@@ -159,6 +164,7 @@ def requantization(op: Requant, found: Factors, acc: TensorType) -> tuple[dict[s
         "ties": found.ties,
         "wide": found.wide,
         "upper": None,
+        "halves": None,
     }
     values, args = _numbers(bias=found.bias, multiplier=found.multiplier, shift=found.shift)
     return e | values, args

@@ -21,6 +21,19 @@ MOST = 20
 
 
 @dataclass(frozen=True)
+class Halves:
+    """``(v * (m >> bits) + (v * (m & 2**bits - 1) >> bits) + add) >> after``, where no product exceeds 32 bits: for
+    chips that multiply no wider. Rounding down twice is rounding down once."""
+
+    multiplier: Array
+    bits: int
+    after: int
+    add: int
+    limit: int
+    """Magnitude to which v is limited first, beyond which the result is that of the limit; 0: it never exceeds it."""
+
+
+@dataclass(frozen=True)
 class UpperWord:
     """``(((v << before) * multiplier >> 32) + add) >> after``, then limits."""
 
@@ -30,6 +43,8 @@ class UpperWord:
     after: int
     add: int
     """Half of a step, and the zero point."""
+    halves: Halves | None
+    """The same in 32 bits."""
 
 
 def upper_word(op: Requant, bias: Array, multiplier: Array, shift: Array, low: Array, high: Array) -> UpperWord | None:
@@ -68,7 +83,25 @@ def upper_word(op: Requant, bias: Array, multiplier: Array, shift: Array, low: A
     if abs(add) + (reach * int(best.max()) >> 32) + 1 >= 2**31:
         return None
     single = best[:1] if (best == best[0]).all() else best
-    return UpperWord(single.astype(np.int32), before, after, add)
+    halves = None if before else _halves(single, after, add, steps, lo, hi)
+    return UpperWord(single.astype(np.int32), before, after, add, halves)
+
+
+def _halves(m: Array, after: int, add: int, steps: Array, lo: Array, hi: Array) -> Halves | None:
+    """In 32 bits, if the steps are near enough to 0."""
+    common = int(np.bitwise_or.reduce(m))
+    zeros = (common & -common).bit_length() - 1
+    bits = (common.bit_length() - zeros + 1) // 2
+    scale = 32 - zeros - bits
+    upper = int(m.max()) >> (zeros + bits)
+    limit = min((2**31 - 1) // (2**bits), (2**31 - 1 - abs(add << max(scale, 0))) // (upper + 1))
+    if scale < 0 or scale + after > 31 or limit < 1:
+        return None
+    reach = max(int(abs(lo).max()), int(abs(hi).max()))
+    reachable = (steps > lo[:, None]) & (steps <= hi[:, None])
+    if (reachable & ((steps > limit) | (steps <= -limit))).any():
+        return None
+    return Halves((m >> zeros).astype(np.int32), bits, scale + after, add << scale, limit if reach > limit else 0)
 
 
 def _steps(factor: Array, limits: Array, equal: Array, lo: Array, hi: Array) -> Array:

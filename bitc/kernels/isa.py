@@ -23,9 +23,12 @@ class BitIsa:
     cost: float = 10.0
     """Instructions per 32 binary MACs."""
 
+    adders: bool = False
+    """Whether words are added by carry-save adders, eight and three at once."""
+
     def steps(self, k: int, word: int) -> dict[str, int]:
         """The steps of one block of outputs over k words of `word` bits."""
-        if self.lanes > 1:
+        if not self.adders:
             return {f"steps{word}": k, f"flushes{word}": -(-k // 31)}
         eights = k // 8  # compilers unroll a few
         return {
@@ -44,9 +47,10 @@ ISAS = (
     BitIsa("isa/neon.j2", 32, 8, frozenset({"neon"}), 32, 1.95),
     BitIsa("isa/simd128.j2", 64, 8, frozenset({"simd128"}), 64, 1.9),
     BitIsa("isa/simd128.j2", 32, 8, frozenset({"simd128"}), 32, 1.95),
-    BitIsa("isa/usada8.j2", 32, 1, frozenset({"dsp"}), 32, 11.2),
-    BitIsa("isa/swar32.j2", 32, 1, frozenset({"unaligned"}), 32, 11.3),  # Armv7-M: shifted operands
-    BitIsa("isa/swar32.j2", 32, 1, frozenset(), 32, 18.0),
+    BitIsa("isa/mve_bits.j2", 32, 4, frozenset({"mve"}), 32, 3.0, True),
+    BitIsa("isa/usada8.j2", 32, 1, frozenset({"dsp"}), 32, 11.2, True),
+    BitIsa("isa/swar32.j2", 32, 1, frozenset({"unaligned"}), 32, 11.3, True),  # Armv7-M: shifted operands
+    BitIsa("isa/swar32.j2", 32, 1, frozenset(), 32, 18.0, True),
 )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bitc.ir.dtypes import INT32
+from bitc.ir.dtypes import INT8, INT32, UINT8
 from bitc.ir.graph import Node
 from bitc.ir.program import c_type
 from bitc.ir.types import TensorType
@@ -93,5 +93,37 @@ def _arg_build(node: Node, target: Target) -> tuple[Step, ...]:
 
 
 ARG = Variant("arg_max_pool", (ArgMaxPool,), _arg_accepts, _arg_build)
-MAX = Variant("max_pool", (MaxPool,), _max_accepts, _max_build)
+
+
+def _words_accepts(node: Node, target: Target) -> str:
+    x = node.input(0).type
+    return first_reason(
+        ("dsp" in target.features, "no DSP instructions"),
+        (x.dtype in (INT8, UINT8), f"of {x.dtype}, not of 8 bits"),
+        (x.channels % 4 == 0, "channels fill no words"),
+        (len(node.inputs) == 1 or node.inputs[1] is None, "minima"),
+    )
+
+
+def _words_build(node: Node, target: Target) -> tuple[Step, ...]:
+    op, x = node.op, node.input(0)
+    assert isinstance(op, MaxPool)
+    context: dict[str, Any] = {
+        **geometry(x.type, op.window).context,
+        "words": x.type.channels // 4,
+        "t": x.type.dtype.c_type,
+        "signed": x.type.dtype is INT8,
+        "least": 0x80808080 if x.type.dtype is INT8 else 0,
+    }
+    uses = ("bitc_defs.h", "isa/max8.j2")
+    return (Step(MAX_WORDS.name, "kernels/max_pool_words.j2", (out(node), Arg("x", x)), context, uses),)
+
+
+def _max_cost(node: Node, target: Target) -> float:
+    assert isinstance(node.op, MaxPool)
+    return node.output.type.size * node.op.window.kernel[0] * node.op.window.kernel[1] * 5.0
+
+
+MAX = Variant("max_pool", (MaxPool,), _max_accepts, _max_build, _max_cost)
+MAX_WORDS = Variant("max_pool_words", (MaxPool,), _words_accepts, _words_build, lambda n, t: _max_cost(n, t) / 3)
 AVERAGE = Variant("average_pool", (AveragePool,), _average_accepts, _average_build)

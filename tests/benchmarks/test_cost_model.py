@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import instructions
+from benchmarks import instructions, int8
 from benchmarks.fit import roomy
 from benchmarks.suite import SUITE, model
 from bitc.ir.dtypes import BIT1
@@ -18,7 +18,7 @@ from bitc.pipeline import optimize
 from bitc.target import Target
 
 README = Path(__file__).resolve().parents[2] / "README.md"
-MARKED = re.compile(r"(<!-- table: layers -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLES = {"layers": instructions.readme, "int8": int8.readme}
 SAMPLE = {"conv 3x3 64-64 @16", "conv 3x3 512-512 @7", "conv 3x3 33-65 @16", "conv 1x1 256-256 @14", "dense 1024-1024",
           "conv 3x3 64 @16, depthwise", "conv 3x3 64-64 @16, float out", "conv 3x3 3-64 @32, uint8 in"}  # fmt: skip
 PREDICTED = ("cortex-m0plus", "cortex-m4", "aarch64")
@@ -59,6 +59,21 @@ def test_goals_agree_on_microcontrollers() -> None:
                 assert fast[node] is default[node], (name, node.origin)
 
 
+def test_int8_takes_at_most_what_cmsis_nn_takes() -> None:
+    """As committed, and 30 % less."""
+    for layer, peer in int8.PEER.items():
+        for name in ("cortex-m4", "cortex-m33", "cortex-m7", "cortex-m55"):
+            row = int8.load()[name][layer.name]
+            assert row["instructions"] / layer.macs < 0.7 * peer, (name, layer.name)
+
+
+def test_int8_counts_are_as_committed() -> None:
+    for layer, row in int8.run(["cortex-m4"])["cortex-m4"].items():
+        committed = int8.load()["cortex-m4"][layer]
+        assert row["instructions"] == pytest.approx(committed["instructions"], rel=0.02), layer
+        assert row["predicted"] == pytest.approx(row["instructions"], rel=0.2), layer
+
+
 def test_prices_are_of_the_most_similar_chip() -> None:
     assert len({p.triple for p in profiles()}) > 5
     mine = Target.load("cortex-m4", features=["-fpu"])
@@ -74,7 +89,10 @@ def test_suite_names_are_unique_and_macs_right() -> None:
 
 def test_readme_shows_the_results(update_golden: bool) -> None:
     text = README.read_text(encoding="utf-8")
-    wanted = MARKED.sub(lambda m: m[1] + instructions.readme() + m[2], text)
+    wanted = text
+    for name, made in TABLES.items():
+        marked = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        wanted = marked.sub(lambda m, made=made: m[1] + made() + m[2], wanted)
     if update_golden:
         README.write_text(wanted, encoding="utf-8")
         return

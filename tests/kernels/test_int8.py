@@ -13,8 +13,9 @@ import pytest
 
 from bitc import interp
 from bitc.codegen import emit
-from bitc.ir.dtypes import INT8, INT16, UINT8
+from bitc.ir.dtypes import BIT1, INT8, INT16, UINT8
 from bitc.ir.graph import Graph, Value
+from bitc.ir.schedule import Schedule
 from bitc.ir.types import Quant, TensorType
 from bitc.kernels import Selection, assign_layouts, select
 from bitc.kernels.fixed import upper_word
@@ -24,6 +25,7 @@ from bitc.kernels.variants import VARIANTS
 from bitc.lower import lower
 from bitc.ops.epilogue import Affine, Epilogue, Requant, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D
+from bitc.ops.pool import MaxPool
 from bitc.ops.window import Window
 from bitc.runners import available
 from bitc.schedule import plan_memory
@@ -31,6 +33,7 @@ from bitc.target import Target
 from tests.kernels.harness import (
     Compiled,
     assert_same,
+    bits,
     call,
     merge,
     portable,
@@ -113,7 +116,7 @@ def compile_with(graph: Graph, target: Target, row: Variant) -> tuple[Compiled, 
     graph = assign_layouts(graph, target)
     choices = dict(select(graph, target).choices)
     taken = {n: Choice(row, ()) for n in graph.nodes if not row.accepts(n, target)}
-    program = lower(graph, Selection(choices | taken), target)
+    program = lower(Schedule(graph), Selection(choices | taken), target)
     plan = plan_memory(program)
     return Compiled(graph, program, plan, emit(program, plan, target, graph.name), target), len(taken)
 
@@ -137,18 +140,48 @@ def check(graph: Graph, target: Target, row: Variant, folder: Path, least: int) 
 
 
 @pytest.mark.parametrize(
-    "row, chip", [("conv_smlad", "dsp"), ("conv_smlad", "cortex-m4"), ("depthwise_int8", "plain"),
+    "row, chip", [("conv_smlad", "dsp"), ("conv_smlad", "cortex-m4"), ("conv_bytes", "plain"),
+                  ("conv_bytes", "cortex-m0plus"), ("conv_mve", "cortex-m55"), ("depthwise_int8", "plain"),
                   ("depthwise_int8", "dsp"), ("depthwise_int8", "cortex-m4"), ("depthwise_int8", "cortex-m0plus")],
 )  # fmt: skip
 def test_row(row: str, chip: str, tmp_path: Path) -> None:
     target = CHIPS[chip]()
+    if reason := available(target):
+        pytest.skip(reason)
     graphs = list(cases(DEPTHWISE if row.startswith("depthwise") else CHANNELS, 5))
-    check(merge(graphs), target, ROWS[row], tmp_path, len(graphs) * 2 // 3)
+    check(merge(graphs), target, ROWS[row], tmp_path, len(graphs) // 2)
+
+
+@pytest.mark.parametrize("chip", ["dsp", "cortex-m4"])
+def test_max_pool(chip: str, tmp_path: Path) -> None:
+    windows = (*WINDOWS[:7], Window((3, 2), (2, 2), (2, 1, 2, 1), (2, 3)))
+    graphs = [
+        single(MaxPool(w), TensorType((1 + i % 2, 6, 7, c), (INT8, UINT8)[i % 2]))
+        for i, (w, c) in enumerate((w, c) for w in windows for c in (4, 12))
+    ]
+    check(merge(graphs), CHIPS[chip](), ROWS["max_pool_words"], tmp_path, len(graphs))
+
+
+def test_bits_on_helium(tmp_path: Path) -> None:
+    """The rows that compete for binary layers: counted in vectors, or as bytes ±1."""
+    target = CHIPS["cortex-m55"]()
+    if reason := available(target):
+        pytest.skip(reason)
+    rng = np.random.default_rng(9)
+    graphs = []
+    for (window, c), o in zip(((w, c) for w in WINDOWS[1:5] for c in (48, 288)), (5, 33) * 4, strict=True):
+        shape = (o, *window.kernel, c)
+        w = Value("w", TensorType(shape, BIT1), rng.random(shape) < 0.5)
+        t = rng.integers(-20, 20, o).astype(np.int32)
+        graphs.append(single(Conv2D(window, 1, Threshold(PM)), TensorType((1, 6, 7, c), BIT1), w, t))
+    graphs.append(single(Conv2D(Window()), TensorType((1, 1, 1, 8448), BIT1), bits(rng, 5, 1, 1, 8448)))
+    for row in ("conv_mve", "conv_bits"):
+        check(merge(graphs), target, ROWS[row], tmp_path / row, len(graphs))
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("chip", CHIPS)
-@pytest.mark.parametrize("row", ["conv_smlad", "depthwise_int8"])
+@pytest.mark.parametrize("row", ["conv_smlad", "conv_bytes", "conv_mve", "depthwise_int8"])
 def test_sweep(row: str, chip: str, tmp_path: Path) -> None:
     target = CHIPS[chip]()
     if reason := available(target):
@@ -169,7 +202,7 @@ def test_accumulator_limits(k: int, value: int, tmp_path: Path) -> None:
 def test_upper_word_is_exact() -> None:
     """Whatever is found equals the definition for every sum."""
     rng = np.random.default_rng(5)
-    found = 0
+    found = split = 0
     for i in range(60):
         out = OUTS[i % 5]
         bias, multiplier, shift = requant(rng, 3, 2.0 ** rng.uniform(8, 15), i)
@@ -181,5 +214,14 @@ def test_upper_word_is_exact() -> None:
         acc = np.arange(-30_000, 30_001)[:, None]
         v = (acc + bias.astype(np.int64)) << upper.before
         got = ((v * upper.multiplier >> 32) + upper.add) >> upper.after
-        assert (np.clip(got, out.lo, out.hi) == out.apply(acc, bias, multiplier, shift)).all()
-    assert found > 30
+        want = out.apply(acc, bias, multiplier, shift)
+        assert (np.clip(got, out.lo, out.hi) == want).all()
+        if half := upper.halves:
+            v = np.clip(v, -half.limit, half.limit) if half.limit else v
+            m, low_bits = half.multiplier.astype(np.int64), 2**half.bits - 1
+            parts = [v * (m >> half.bits), v * (m & low_bits)]
+            total = parts[0] + (parts[1] >> half.bits) + half.add
+            assert max(abs(p).max() for p in (*parts, total)) < 2**31
+            assert (np.clip(total >> half.after, out.lo, out.hi) == want).all()
+            split += 1
+    assert found > 30 and split > 20
