@@ -21,6 +21,11 @@ def in_float32(model: ModelProto) -> None:
     _outputs(model.graph)
 
 
+def unrounded(output: str) -> str:
+    """The tensor that is rounded to become an output of 16 bits."""
+    return f"{output}/float32"
+
+
 def _graph(graph: GraphProto) -> None:
     for info in (*graph.input, *graph.value_info):
         _widen(info)
@@ -37,9 +42,9 @@ def _outputs(graph: GraphProto) -> None:
     narrow = {o.name: o.type.tensor_type.elem_type for o in graph.output}
     narrow = {name: elem for name, elem in narrow.items() if elem in _HALF and name in computed}
     for node in graph.node:
-        _rename(node, {name: f"{name}/float32" for name in narrow})
+        _rename(node, {name: unrounded(name) for name in narrow})
     for name, elem in narrow.items():
-        graph.node.extend(_rounding(f"{name}/float32", name, elem))
+        graph.node.extend(_rounding(unrounded(name), name, elem))
     for info in graph.output:
         _widen(info)
 

@@ -11,7 +11,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from bitc.errors import InvalidModel, Unsupported, UnsupportedOp
 from bitc.frontend import states as states_of
 from bitc.frontend.context import Session
-from bitc.frontend.float32 import in_float32
+from bitc.frontend.float32 import in_float32, unrounded
 from bitc.frontend.layer_states import RECURRENT, with_layer_states
 from bitc.frontend.order import live_nodes
 from bitc.frontend.shapes import graph_inputs, input_values, with_constants
@@ -151,6 +151,9 @@ def _finish(onnx_graph: GraphProto, session: Session, inputs: list[Value], found
         elem = info.type.tensor_type.elem_type
         narrow = narrowing(elem)
         if narrow is not None and not value.is_const and session.elements.get(value) != elem:
+            if value.origin == Origin(info.name):  # the reference rounds its outputs in the same way
+                value.origin = Origin(unrounded(info.name))
+                value.name = session.builder.unique(value.origin.tensor)
             value = session.builder.emit(narrow, value, at=f"output {info.name}")
         if value.is_const:
             value = constant(info.name, value.array)
