@@ -16,6 +16,7 @@ from bitc.frontend import (
     recurrent,
     reduce,
     resize,
+    sampling,
     transposed,
 )
 from bitc.frontend.context import Table
@@ -31,6 +32,7 @@ TABLE: Table = {
     **reduce.TABLE,
     **normalization.TABLE,
     **resize.TABLE,
+    **sampling.TABLE,
     **recurrent.TABLE,
     **attention.TABLE,
     **quantized.TABLE,

@@ -18,6 +18,8 @@ def spatial_cases(case: Callable[..., Any]) -> list[Any]:
     volume, image, signal = floats(2, 4, 5, 6, 7), floats(2, 3, 8, 9), floats(2, 3, 9)
     none = np.zeros(0, np.float32)
     window = np.hanning(8).astype(np.float32)
+    grid = floats(2, 4, 5, 2, seed=1) * np.float32(0.9)
+    rois = np.array([[0, 0, 9, 12], [3, 2, 15, 7], [8, 8, 10, 20]], np.float32)
     loose = {"tolerance": 1e-5}
     pool = {"kernel_shape": [3, 2, 3], "strides": [2, 1, 2], "pads": [1, 0, 1, 0, 1, 1]}
     return [
@@ -68,6 +70,21 @@ def spatial_cases(case: Callable[..., Any]) -> list[Any]:
         *[
             case("DFT", floats(2, 6, parts), axis=1, inverse=inverse, onesided=onesided, opsets=(17,), **loose)
             for parts, inverse, onesided in ((1, 0, 0), (1, 0, 1), (2, 0, 0), (2, 1, 0))
+        ],
+        *[
+            case("GridSample", image, grid, mode=m, padding_mode=p, align_corners=a, opsets=(20,), **loose)
+            for m in ("nearest", "linear", "cubic")
+            for p in ("zeros", "border", "reflection")
+            for a in (0, 1)
+        ],
+        *[
+            case("GridSample", volume, floats(2, 3, 2, 4, 3), mode="linear", padding_mode=p, opsets=(20,), **loose)
+            for p in ("zeros", "border", "reflection")
+        ],
+        *[
+            case("RoiAlign", image, rois, _i64(0, 1, 1), mode="avg", sampling_ratio=2, output_height=3, output_width=2,
+                 spatial_scale=0.5, coordinate_transformation_mode=m, opsets=(16,), **loose)
+            for m in ("half_pixel", "output_half_pixel")
         ],
         case("DFT", floats(2, 6, 5, 2), c=(np.array(8, np.int64),), axis=2, opsets=(17,), **loose),
         case("STFT", floats(1, 32, 1), c=(np.array(4, np.int64), window), opsets=(17,), **loose),
