@@ -142,7 +142,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "y_row": y.row_words * y.layout.word // 8 if e["word"] else w.shape[0],
         "y_used": -(-w.shape[0] // 8),
     }
-    return (Step(VARIANT.name, "kernels/conv_products.j2", args, context, ("bitc_defs.h", isa.template)),)
+    return (Step(VARIANT.name, "kernels/conv_products.j2", args, context, ("bitc_defs.h", isa.template, isa.codes)),)
 
 
 def _in_vectors(starts: Array, groups: int, best: Products) -> Array:

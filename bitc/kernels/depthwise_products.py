@@ -50,6 +50,8 @@ class LaneIsa:
     """Lanes whose weights for two taps lie together, in turns: ``(0, 1), …``; none: those of a tap lie together."""
     least: int = -128
     """The least weight for which narrow sums do not overflow."""
+    codes: str = ""
+    """Primitives that make four sums to codes, where compilers do not."""
 
     def takes(self, x: DType, w: Array) -> bool:
         """Whether it multiplies such operands."""
@@ -92,7 +94,8 @@ LANE_ISAS = (
     LaneIsa("isa/lanes_neon.j2", "bitc_lanes8", frozenset({"aarch64", "arm-a"}), frozenset({"neon"}), INT8, 8, 32,
             least=-127),
     LaneIsa("isa/lanes_neon.j2", "bitc_lanes8w", frozenset({"aarch64", "arm-a"}), frozenset({"neon"}), INT8, 8, 32),
-    LaneIsa("isa/lanes_simd128.j2", "bitc_lanes8", _WASM, frozenset({"simd128"}), INT16, 8, 24, ((*range(8),),)),
+    LaneIsa("isa/lanes_simd128.j2", "bitc_lanes8", _WASM, frozenset({"simd128"}), INT16, 8, 24, ((*range(8),),),
+            codes="isa/codes_simd128.j2"),
 )  # fmt: skip
 
 
@@ -202,7 +205,9 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "y_row": y.row_words * y.layout.word // 8 if e["word"] else channels,
         "y_used": -(-channels // 8),
     }
-    return (Step(VARIANT.name, "kernels/depthwise_products.j2", args, context, ("bitc_defs.h", isa.template)),)
+    return (
+        Step(VARIANT.name, "kernels/depthwise_products.j2", args, context, ("bitc_defs.h", isa.template, isa.codes)),
+    )
 
 
 def work(node: Node, target: Target) -> Work:

@@ -50,6 +50,8 @@ class ProductIsa:
     """Channels of a step that lie side by side for each lane, if not all."""
     least: int = -128
     """The least weight for which narrow sums do not overflow."""
+    codes: str = ""
+    """Primitives that make four sums to codes, where compilers do not."""
 
     def takes(self, x: DType, w: Array) -> bool:
         """Whether it multiplies such operands."""
@@ -102,7 +104,7 @@ PRODUCT_ISAS = (
     ProductIsa("isa/i8x4_wide.j2", "bitc_i8x4w", frozenset({"aarch64", "arm-a"}), frozenset({"neon"}), INT8,
                4, 4, 4, 14, product=4.0, load_w=1.0, load_x=9.0, side_by_side=2),
     ProductIsa("isa/i8x4_simd128.j2", "bitc_i8x4", frozenset({"wasm"}), frozenset({"simd128"}), INT16,
-               4, 2, 1, 16, product=2.0, load_w=1.0, load_x=1.0),
+               4, 2, 1, 16, product=2.0, load_w=1.0, load_x=1.0, codes="isa/codes_simd128.j2"),
 )  # fmt: skip
 
 
