@@ -77,16 +77,16 @@ def plan(node: Node, target: Target) -> Products:
     geo, channels = geometry(op.pixels(x), op.window, op.planar), w.shape[3]
     rows = geo.dx == 1 and op.group == 1  # kernel rows without gaps, once there is no border
     whole_steps = channels * (geo.kw if rows and not geo.border else 1) % isa.depth == 0
-    as_it_is = isa.x is x.dtype and whole_steps and not (geo.border and isa.x.is_integer) and not op.planar
-    copied = isa.lanes > 1 and not as_it_is and (geo.border or not isa.x.is_float) and bool(np.isfinite(w.array).all())
-    inner = padded(geo) if copied else geo
-    whole_rows = rows and (copied or not op.planar) and (not inner.border or channels % isa.depth == 0)
+    as_it_is = isa.x is x.dtype and whole_steps and not (isa.x.is_integer and (geo.border or op.planar))
+    can_copy = isa.lanes > 1 and (geo.border or isa.x.is_integer) and bool(np.isfinite(w.array).all())
     bits = node.output.type.layout.word > 0
-    offers = [
-        offer
-        for offer in Products.offers(isa, inner, copied, channels, whole_rows, w.shape[0] // op.group)
-        if not bits or offer.block_outputs % 8 == 0 or len(offer.shapes) == offer.shapes[0][2] == 1
-    ]
+    offers = []
+    for copied in [c for c, able in ((False, as_it_is), (True, can_copy)) if able]:
+        inner = padded(geo) if copied else geo
+        whole_rows = rows and (copied or not op.planar) and (not inner.border or channels % isa.depth == 0)
+        for offer in Products.offers(isa, inner, copied, channels, whole_rows, w.shape[0] // op.group):
+            if not bits or offer.block_outputs % 8 == 0 or len(offer.shapes) == offer.shapes[0][2] == 1:
+                offers.append(offer)
     return min(offers, key=lambda offer: offer.instructions)
 
 

@@ -1,6 +1,6 @@
 """Depthwise convolution of numbers: neighbouring channels side by side in vectors, some pixels of a row at once.
 
-Weights of a block of channels stay in registers along the rows. Float32 products are added one by one in the order of
+Float32 products are added one by one in the order of
 the taps. Codes are taken two taps at a time, for which instruction sets have products that add in pairs; they are
 copied first, with their padding around them (see `conv_products`). The last block of channels may overlap the one
 before.
@@ -136,6 +136,12 @@ class Plan:
     """First channel of each."""
 
     @property
+    def across(self) -> bool:
+        """Whether pixels are done with all their channels, as they lie in caches, rather than channels with all pixels,
+        which leaves weights in registers."""
+        return self.isa.lanes > 1
+
+    @property
     def inside(self) -> tuple[int, int]:
         """Columns of outputs whose windows lie between the left and right edge."""
         return inside(self.geo)
@@ -154,7 +160,7 @@ def plan(node: Node, target: Target) -> Plan:
     isa = lane_isa(target, x, w.array)
     assert isa is not None
     geo, lanes = geometry(x, op.window), isa.lanes
-    copied = lanes > 1 and (geo.border or isa.x is not x.dtype) and bool(np.isfinite(w.array).all())
+    copied = isa.x.is_integer and (geo.border or isa.x is not x.dtype)
     inner = padded(geo) if copied else geo
     first, last = inside(inner)
     most = max(1, min(last - first, 8, MOST // geo.taps, isa.room - min(geo.taps, isa.room // 2) - 4))

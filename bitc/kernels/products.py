@@ -50,6 +50,8 @@ class ProductIsa:
     """Channels of a step that lie side by side for each lane, if not all."""
     least: int = -128
     """The least weight for which narrow sums do not overflow."""
+    stream: float = 0.0
+    """Price of 64 bytes of activations that a tile of outputs reads again from a farther cache."""
     codes: str = ""
     """Primitives that make four sums to codes, where compilers do not."""
 
@@ -75,14 +77,16 @@ PRICES: Work = {
     "inputs": 0.0,
 }
 """Instructions for each term of the work of a tiling, roughly."""
+COPY = 0.5
+"""Likewise, for an element that is copied."""
 
 # The first that a target has, for the operands, is taken. On x86, where instructions do not tell the time, the prices
 # rank tiles as measured.
 PRODUCT_ISAS = (
     ProductIsa("isa/f32x16.j2", "bitc_f32x16", frozenset({"x86"}), frozenset({"avx512f"}), FLOAT32,
-               16, 1, 1, 24, product=2.0, load_w=1.0, load_x=2.0, folds=True),
+               16, 1, 1, 24, product=2.0, load_w=1.0, load_x=1.0, folds=True, stream=24.0),
     ProductIsa("isa/f32x8.j2", "bitc_f32x8", frozenset({"x86"}), frozenset({"avx2"}), FLOAT32,
-               8, 1, 1, 16, product=2.0, load_w=1.0, load_x=2.0, folds=True),
+               8, 1, 1, 16, product=2.0, load_w=1.0, load_x=1.0, folds=True, stream=24.0),
     ProductIsa("isa/f32x4.j2", "bitc_f32x4", frozenset({"x86"}), frozenset({"fpu"}), FLOAT32,
                4, 1, 1, 16, product=2.5, load_w=1.0, load_x=2.0),
     ProductIsa("isa/f32x4_neon.j2", "bitc_f32x4", frozenset({"aarch64"}), frozenset({"neon"}), FLOAT32,
@@ -249,7 +253,10 @@ class Products:
         isa = self.isa
         load_x = 0.0 if isa.folds and self.blocks == 1 else isa.load_x
         prices = PRICES | {"weights": isa.load_w, "products": isa.product, "inputs": load_x}
-        return sum(prices[term] * n for term, n in self.work.items())
+        copied = COPY * self.copied * self.geo.n * self.geo.h * self.geo.w * self.channels
+        lines = self.geo.n * self.geo.h * self.geo.w * self.channels * isa.x.bits / 512
+        streams = isa.stream * lines * sum(times for _, _, times in self.shapes)
+        return copied + streams + sum(prices[term] * n for term, n in self.work.items())
 
 
 def inside(geo: Geometry) -> tuple[int, int]:
