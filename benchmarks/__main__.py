@@ -10,7 +10,10 @@ from benchmarks import fit, host, instructions, int8, lowbit, web
 def main() -> None:
     command, *names = sys.argv[1:] or ["instructions"]
     if command in ("host", "web"):  # times against peers, measured in the same run
-        print(host.run(names or host.TARGETS) if command == "host" else web.run())
+        if command == "host":
+            print(host.run(names or host.TARGETS), host.run_numbers(names or host.TARGETS), sep="\n\n")
+        else:
+            print(web.run(), web.run_numbers(), sep="\n\n")
         return
     if command == "lowbit":
         figures = lowbit.run(names or lowbit.TARGETS)

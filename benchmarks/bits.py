@@ -30,7 +30,12 @@ def layer_graph(layer: Layer) -> Graph:
 
 def build(layer: Layer, target: Target, folder: Path) -> tuple[Runnable, str]:
     """The built layer, and the name of its kernel row."""
-    graph = assign_layouts(layer_graph(layer), target)
+    return build_graph(layer_graph(layer), target, folder)
+
+
+def build_graph(graph: Graph, target: Target, folder: Path) -> tuple[Runnable, str]:
+    """A built graph, and the name of the kernel row of its first node."""
+    graph = assign_layouts(graph, target)
     selection = select(graph, target)
     program = lower(Schedule(graph), selection, target)
     folder.mkdir(parents=True)

@@ -9,19 +9,21 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from benchmarks.bits import NAME, build
+from benchmarks import numbers
+from benchmarks.bits import NAME, build, build_graph
 from benchmarks.instructions import markdown
 from benchmarks.peers import chain, float_model, int8_model
 from benchmarks.suite import SUITE, Layer
 from bitc import runners
 from bitc.target import Target
-from bitc.toolchain import compile_sources, link_library
+from bitc.toolchain import Runnable, compile_sources, link_library
 
 TARGETS = ("x86-64-v4", "x86-64-v3")
 LAYERS = tuple(layer for layer in SUITE if layer.takes == "bits" and layer.gives == "bits" and layer.group == 1)
@@ -60,16 +62,14 @@ class Contender:
 
 
 def run(names: Sequence[str] = TARGETS, layers: Sequence[Layer] = LAYERS) -> str:
-    """Measure, and give the table. Runs on one CPU: the last that this process may use."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    targets = [Target.load(name) for name in names if not runners.available(Target.load(name))]
+    """Measure, and give the table."""
+    targets = _ready(names)
     rows = []
     with tempfile.TemporaryDirectory(prefix="bitc-") as name:
         limits = [_limit(t, Path(name)) for t in targets]
         for i, layer in enumerate(layers):
             built = [_bits(layer, t, Path(name) / str(i)) for t in targets]
-            peers = [_peer("int8", int8_model(layer), layer), _peer("fp32", float_model(layer), layer)]
+            peers = [peer("int8", int8_model(layer), layer), peer("fp32", float_model(layer), layer)]
             for _ in range(ROUNDS):
                 for contender in (*built, *peers, *limits):
                     contender.turn()
@@ -79,6 +79,36 @@ def run(names: Sequence[str] = TARGETS, layers: Sequence[Layer] = LAYERS) -> str
         head += [f"{t.name} GMAC/s", "/ int8", "/ fp32", "of limit", "kernel, spread"]
     speeds = ", ".join(f"{t.name} {1e-9 / limit.best:.0f}" for t, limit in zip(targets, limits, strict=True))
     return f"{markdown(head, rows)}\n\nRegister-only limits in the same run, GMAC/s: {speeds}."
+
+
+def _ready(names: Sequence[str]) -> list[Target]:
+    """Targets that run here, this process being on one CPU: the last that it may use."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    return [Target.load(name) for name in names if not runners.available(Target.load(name))]
+
+
+def run_numbers(names: Sequence[str] = TARGETS, layers: Sequence[Layer] = numbers.LAYERS) -> str:
+    """The same for layers of numbers: float32 beside float32, and codes of 8 bits beside such."""
+    targets, rows = _ready(names), []
+    with tempfile.TemporaryDirectory(prefix="bitc-") as name:
+        for i, (layer, kind) in enumerate(product(layers, numbers.PEERS)):
+            built = []
+            for t in targets:
+                made, kernel = build_graph(numbers.graph(layer, kind), t, Path(name) / f"{i}-{t.name}")
+                built.append(contender(made, kernel, t, 1))
+            theirs = peer(kind, numbers.PEERS[kind](layer), layer)
+            for _ in range(ROUNDS):
+                for c in (theirs, *built):
+                    c.turn()
+            row = [f"{layer.name}, {kind}", f"{layer.macs / theirs.best / 1e9:.1f}"]
+            for b in built:
+                row += [f"{layer.macs / b.best / 1e9:.1f}", f"{theirs.best / b.best:.2f}", b.note]
+            rows.append(row)
+    head = ["layer", "onnxruntime GMAC/s"]
+    for t in targets:
+        head += [f"{t.name} GMAC/s", "ratio", "kernel"]
+    return markdown(head, rows)
 
 
 def _row(layer: Layer, built: list[Contender], peers: list[Contender], limits: list[Contender]) -> list[str]:
@@ -93,14 +123,20 @@ def _row(layer: Layer, built: list[Contender], peers: list[Contender], limits: l
 
 def _bits(layer: Layer, target: Target, folder: Path) -> Contender:
     made, kernel = build(layer, target, folder / target.name)
+    return contender(made, kernel, target, layer.depth)
+
+
+def contender(made: Runnable, kernel: str, target: Target, layers: int) -> Contender:
+    """A built model, run in this process."""
     library = ctypes.CDLL(str(made.path))
     library.bitc_repeat.restype = ctypes.c_int64
     clock = ctypes.cast(ctypes.CDLL(None).clock_gettime, ctypes.c_void_p)
     ctypes.c_void_p.in_dll(library, "bitc_clock").value = clock.value
-    return Contender(f"{NAME} {target.name}", library.bitc_repeat, layer.depth, kernel)
+    return Contender(f"{NAME} {target.name}", library.bitc_repeat, layers, kernel)
 
 
-def _peer(name: str, model: Any, layer: Layer) -> Contender:
+def peer(name: str, model: Any, layer: Layer) -> Contender:
+    """A model in onnxruntime, on one thread."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

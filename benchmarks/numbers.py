@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from benchmarks.peers import float_model, int8_model
 from benchmarks.suite import Layer
 from bitc.ir.dtypes import FLOAT32, INT8, UINT8, DType
-from bitc.ir.graph import Node, Op, Value, constant
+from bitc.ir.graph import Graph, Node, Op, Value, constant
 from bitc.ir.types import TensorType
 from bitc.ops.epilogue import Affine, Requant
 from bitc.ops.linear import Conv2D
@@ -24,6 +25,14 @@ LAYERS = (
 )
 KINDS = {"float32": FLOAT32, "int8": INT8, "uint8": UINT8}
 """Activations of a layer of numbers; weights are float32 or int8."""
+PEERS = {"float32": float_model, "uint8": int8_model}
+"""The kinds that are timed, with the same layer for onnxruntime."""
+
+
+def graph(layer: Layer, kind: str) -> Graph:
+    """A layer alone."""
+    n = node(layer, kind)
+    return Graph("layer", (n.input(0),), n.outputs, (n,))
 
 
 def node(layer: Layer, kind: str) -> Node:
@@ -33,7 +42,7 @@ def node(layer: Layer, kind: str) -> Node:
     if dtype.is_float:
         weights = rng.normal(size=shape).astype(np.float32)
         op: Op = Conv2D(_window(layer), layer.group, Affine(lo=0.0))
-        params = [np.ones(1, np.float32), rng.normal(size=layer.outputs).astype(np.float32)]
+        params: list[np.ndarray] = [np.ones(1, np.float32), rng.normal(size=layer.outputs).astype(np.float32)]
     else:
         weights = rng.integers(-127, 128, shape).astype(np.int8)
         zero = 3 if dtype.is_signed else 120
