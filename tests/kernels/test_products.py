@@ -21,7 +21,18 @@ from bitc.ops.linear import Conv2D
 from bitc.ops.window import Window
 from bitc.runners import available
 from bitc.target import Target
-from tests.kernels.harness import assert_same, bits, compile_graph, merge, random_feeds, run_on_target, single, trits
+from bitc.toolchain import compile_sources
+from tests.kernels.harness import (
+    assert_same,
+    bits,
+    compile_graph,
+    merge,
+    random_feeds,
+    run_on_target,
+    single,
+    trits,
+    write,
+)
 from tests.kernels.test_quantized import KINDS, OUTS, params
 
 FLOAT_TARGETS = ("x86-64-v3", "x86-64-v4", "aarch64", "wasm32-simd128", "cortex-m4", "x86-64", "armv7-neon", "wasm32")
@@ -179,3 +190,13 @@ def test_bits_and_trits_as_numbers(target: str, tmp_path: Path, monkeypatch: pyt
     feeds = random_feeds(graph)
     feeds["g0_x0"].reshape(-1)[:3] = feeds["g1_x0"].reshape(-1)[:3] = np.inf, np.nan, -0.0
     check(conv_products.VARIANT, graph, target, tmp_path, monkeypatch, feeds)
+
+
+@pytest.mark.parametrize("target", CODE_TARGETS)
+def test_primitives_are_defined_once(target: str, tmp_path: Path) -> None:
+    """All rows of products in one file, with any weights and such as narrow sums allow."""
+    graphs = [make(WINDOWS["3x3"], 16, 16, i, g) for make in (case, codes_case) for g in (1, 16) for i in (0, 2, 4, 6)]
+    compiled = compile_graph(merge(graphs), Target.load(target))
+    write(compiled, tmp_path)
+    sources = [tmp_path / name for name in compiled.files if name.endswith(".c")]
+    compile_sources(compiled.target, sources, [tmp_path], tmp_path / "out", "-O0")
