@@ -41,36 +41,47 @@ def fold(items: Sequence[Folded]) -> list[Folded]:
     """The same calls in the same order with repetitions as loops, short ones first, so that loops nest."""
     numbers: dict[Hashable, int] = {}
     found = list(items)
+    keys = [numbers.setdefault(i.key, len(numbers)) for i in found]
     before = -1
     while before != len(found):
         before = len(found)
         for period in range(1, LONGEST + 1):
             if 2 * period > len(found):
                 break
-            found = _fold(found, period, numbers)
+            found, keys = _fold(found, keys, period, numbers)
     return found
 
 
-def _fold(items: list[Folded], period: int, numbers: dict[Hashable, int]) -> list[Folded]:
-    keys = [numbers.setdefault(i.key, len(numbers)) for i in items]
+def _fold(
+    items: list[Folded], keys: list[int], period: int, numbers: dict[Hashable, int]
+) -> tuple[list[Folded], list[int]]:
+    """One pass over items with their `keys` as numbers: repetitions of so many items become loops."""
     result: list[Folded] = []
+    names: list[int] = []
     i, size = 0, len(items)
     while i < size:
-        if i + 2 * period > size or keys[i : i + period] != keys[i + period : i + 2 * period]:
+        repeats = i + 2 * period <= size and keys[i] == keys[i + period]
+        if not repeats or keys[i : i + period] != keys[i + period : i + 2 * period]:
             result.append(items[i])
+            names.append(keys[i])
             i += 1
             continue
         first, second = (_at(items, i + k * period, period) for k in (0, 1))
         steps = tuple(b - a for a, b in zip(first, second, strict=True))
         count, last = 2, second
-        while i + (count + 1) * period <= size and keys[i : i + period] == keys[i + count * period :][:period]:
+        while (
+            i + (count + 1) * period <= size
+            and keys[i : i + period] == keys[i + count * period : i + (count + 1) * period]
+        ):
             following = _at(items, i + count * period, period)
             if any(b - a != s for a, b, s in zip(last, following, steps, strict=True)):
                 break
             count, last = count + 1, following
-        result.append(Again(count, tuple(items[i : i + period]), steps))
+        loop = Again(count, tuple(items[i : i + period]), steps)
+        result.append(loop)
+        names.append(numbers.setdefault(loop.key, len(numbers)))
         i += count * period
-    return result
+    return result, names
 
 
 def _at(items: Sequence[Folded], start: int, count: int) -> tuple[int, ...]:
