@@ -114,6 +114,7 @@ def passes(options: Options) -> list[Pass]:
         Integers(options.tolerance, few=16),  # before Binarize: thresholds are then searched over integer accumulators
         Binarize(options.tolerance),
         Integers(options.tolerance),  # quantizers behind binary layers, and few values that are not on bits
+        FoldPads(),  # in front of a quantizer
         FlattenWindows(),
         ChannelsLast(),  # movement of codes
         FuseEpilogues(),

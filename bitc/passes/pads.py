@@ -1,6 +1,8 @@
 """Zero padding that stands before a convolution goes into its window, where its taps are skipped.
 
 Conv2D(pads=p)(Pad(before, after, 0)(x)) = Conv2D(pads=p + (before, after))(x)
+
+On codes the value of the padding is the zero point.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ def _rule(rw: Rewriter, node: Node) -> Value | None:
     if not isinstance(node.op, Conv2D) or pad is None or not isinstance(pad.op, Pad):
         return None
     p = pad.op
-    if p.mode != "constant" or p.value != 0 or any((p.before[0], p.after[0], p.before[3], p.after[3])):
+    if pad.input(0).type.dtype.is_packed or p.value != node.op.x_zero:
+        return None
+    if p.mode != "constant" or any((p.before[0], p.after[0], p.before[3], p.after[3])):
         return None
     top, left, bottom, right = node.op.window.pads
     pads = (top + p.before[1], left + p.before[2], bottom + p.after[1], right + p.after[2])

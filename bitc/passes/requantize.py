@@ -15,10 +15,10 @@ from math import prod
 
 import numpy as np
 
-from bitc.ir.dtypes import INT32, DType
+from bitc.ir.dtypes import INT16, INT32, DType
 from bitc.ir.graph import Array, Node, Value
 from bitc.ir.rewrite import Rewriter
-from bitc.ir.types import Quant
+from bitc.ir.types import Quant, TensorType
 from bitc.ops.binary import Add, Div, Mul, Sub
 from bitc.ops.epilogue import Epilogue, FixedPoint, Requant
 from bitc.ops.linear import Conv2D
@@ -197,17 +197,18 @@ class Requantizer:
             root, s = self._upright(root, nodes, s)
         if s.mode == EVEN:
             root, s = self._finer(root, nodes, s)
-        factor = fraction(s.a) if (s.exact > 0).all() else None
+        factor = fraction(s.a) if (s.exact >= 0).all() else None
         if factor is None:
             self._decline(at, "its factor is not positive")
             return None
         error = float((np.abs(s.t - np.rint(s.t)) * s.exact).max())
         reach = self._reach(root)
-        if s.mode == EVEN and error <= _TOLERANCE and reach + np.abs(s.t).max() < 2**31:
+        plain = s.mode == EVEN and (s.exact > 0).all() and error <= _TOLERANCE
+        if plain and reach + np.abs(s.t).max() < 2**31:
             params = self._params(name, want, np.rint(s.t), *factor)
             self._found(at, f"requantized{shift_of_bias(error)}")
             return self._rw.emit(Requantize(want), root, *params, at=at, name=name)
-        if s.mode == EVEN and s.a.size == 1 and is_codes(root.type.dtype):
+        if s.mode == EVEN and s.a.size == 1 and s.exact[0] > 0 and is_codes(root.type.dtype):
             return self._biased(root, float(s.exact[0]), s.t, want, at, name)
         epilogue = FixedPoint(want)
         factor = fraction(s.a, np.floor(60 - np.log2(np.maximum(np.abs(s.c), 1))).astype(np.int64)) or factor
@@ -249,11 +250,11 @@ class Requantizer:
         return max(abs(root.type.dtype.min), abs(root.type.dtype.max)) - 1
 
     def _alone(self, root: Value, nodes: Sequence[Node]) -> Node | None:
-        """The convolution that computes the root, if nothing but the nodes reads it and its weights are integers."""
+        """The convolution that computes the root, if nothing but the nodes reads it."""
         conv = self._rw.producer(root)
-        if conv is None or not isinstance(conv.op, Conv2D) or conv.op.epilogue or conv.input(1).type.dtype.is_packed:
+        if conv is None or not isinstance(conv.op, Conv2D) or conv.op.epilogue:
             return None
-        return None if any(self._rw.uses(n.output) > 1 for n in nodes[:-1]) else conv
+        return None if any(self._rw.uses(v) > 1 for v in (root, *(n.output for n in nodes[:-1]))) else conv
 
     def _upright(self, root: Value, nodes: Sequence[Node], s: Stairs) -> tuple[Value, Stairs]:
         """Weights of channels with a negative factor negated, and those of channels that hardly change removed: there,
@@ -263,14 +264,18 @@ class Requantizer:
             return root, s
         w = conv.input(1)
         flat = np.abs(s.exact) * self._reach(root) < _FLAT
-        sign = np.broadcast_to(np.where(flat, 0, np.sign(s.exact)), w.shape[0]).astype(w.array.dtype)
-        if (w.array == np.iinfo(w.array.dtype).min).any():
+        sign = np.broadcast_to(np.where(flat, 0, np.sign(s.exact)), w.shape[0]).reshape(-1, *(1,) * (w.type.rank - 1))
+        if w.array.dtype.kind == "b":
+            turned = w.array ^ (sign < 0)
+        elif (w.array == np.iinfo(w.array.dtype).min).any():
             return root, s
-        weights = self._rw.const(w.array * sign.reshape(-1, *(1,) * (w.array.ndim - 1)), w.name)
-        turned = self._rw.emit(conv.op, conv.input(0), weights, at=conv.origin, name=root.name)
-        steps = np.maximum(np.abs(s.c), 1) / 2**16
+        else:
+            turned = w.array * sign.astype(w.array.dtype)
+        weights = self._rw.const(turned, w.name, w.type)
+        acc = self._rw.emit(conv.op, conv.input(0), weights, at=conv.origin, name=root.name)
+        steps = 0 if w.type.dtype.is_packed else np.maximum(np.abs(s.c), 1) / 2**16
         a = np.where(flat, steps, np.abs(s.a)).astype(np.float32)
-        return turned, replace(s, a=a, exact=np.where(flat, steps, np.abs(s.exact)))
+        return acc, replace(s, a=a, exact=np.where(flat, steps, np.abs(s.exact)))
 
     def _finer(self, root: Value, nodes: Sequence[Node], s: Stairs) -> tuple[Value, Stairs]:
         """Small weights times a power of two, where they are the accumulator's only use, so that a bias between two
@@ -279,6 +284,8 @@ class Requantizer:
         if conv is None or (np.abs(s.t - np.rint(s.t)) * s.exact).max() < NEAR:
             return root, s
         w = conv.input(1)
+        if w.type.dtype.is_packed:
+            return root, s
         room = np.iinfo(w.array.dtype).max // max(int(np.abs(w.array.astype(np.int64)).max()), 1)
         gain = 1 << max(room.bit_length() - 1, 0)
         if gain == 1 or self._reach(root) * gain >= 2**30:
@@ -353,9 +360,11 @@ class Requantizer:
     def _pair(self, p: Node, s: Stairs, want: Requant, at: str, name: str) -> Value | None:
         """The sum, difference or product of two coded tensors."""
         a, b = (constant(self._rw, v) if v.is_const else self.coded(v) for v in (p.input(0), p.input(1)))
+        factor = float(s.a[0])
+        if not isinstance(p.op, Mul):
+            a, b = (self._fine(p, i, (a, b), s) for i in (0, 1))
         if a is None or b is None:
             return None
-        factor = float(s.a[0])
         if isinstance(p.op, Mul):
             found = fraction(np.array([factor * a.scale * b.scale]))
             if found is None or a.reach * b.reach * int(found[0][0]) >= 2**61:
@@ -364,6 +373,32 @@ class Requantizer:
             self._found(at, "product of codes")
             return self._rw.emit(op, a.value, b.value, at=at, name=name)
         return self._sum(a, b, factor, want, at, name, -1 if isinstance(p.op, Sub) else 1)
+
+    def _fine(self, p: Node, index: int, parts: Sequence[Coded | None], s: Stairs) -> Coded | None:
+        """Operand `index` of a sum. An accumulator (a residual added before any quantizer) is first brought to 16 bits,
+        so finely that they span all that the sum's quantizer and the other operand can make a difference to."""
+        own, other = parts[index], parts[1 - index]
+        if own is not None or p.input(index).is_const:
+            return own
+        span = float(max(abs(s.bounds[0]), abs(s.bounds[1])) + 1) / float(s.exact[0])
+        span = span + (other.reach * other.scale if other else span)
+        root, line = walk(self._rw, p.input(index))
+        if not np.isfinite(span) or not self._is_sum(root):
+            return None
+        x, scale = p.input(index), np.float32(span / INT16.max)
+        to = (x, self._rw.const(np.array(scale), f"{x.name}.step"), self._rw.const(np.zeros((), np.float32), "zero"))
+        low, high = int(INT16.min), int(INT16.max)
+        codes = Value(f"{x.name}.fine", TensorType(x.shape, INT16))
+        node = Node(Quantize(INT16, low, high), to, (codes,), p.origin)
+        value = self._through(root, [*line, node], Requant(INT16, 0, low, high))
+        return None if value is None else Coded(value, float(scale), 0)
+
+    def _is_sum(self, root: Value) -> bool:
+        """Whether a value is an accumulator, or a line over one that was only moved."""
+        mover = self._rw.producer(root)
+        if mover is not None and isinstance(mover.op, MOVERS) and len(mover.inputs) == 1:
+            return self._is_sum(walk(self._rw, mover.input(0))[0])
+        return root.type.dtype is INT32
 
     def _sum(self, a: Coded, b: Coded, factor: float, want: Requant, at: str, name: str, sign: int = 1) -> Value | None:
         """``factor * (a + sign * b)``, in 32-bit arithmetic if both have 8 bits."""

@@ -13,7 +13,7 @@ from bitc.ir.dtypes import BIT1, FLOAT32, INT8, INT16, INT32, TERN, UINT8, UINT1
 from bitc.ir.graph import Graph, Value
 from bitc.ir.types import TensorType
 from bitc.kernels.epilogues import factors
-from bitc.ops.epilogue import Requant, round_half_even
+from bitc.ops.epilogue import FixedPoint, Requant, round_half_even
 from bitc.ops.linear import Conv2D
 from bitc.ops.pool import AveragePool
 from bitc.ops.quantize import Requantize
@@ -81,6 +81,29 @@ def test_other_accumulators(target: str, tmp_path: Path) -> None:
     ):
         graphs.append(conv(rng, TensorType((1, 5, 6, c), x), w, window, o, group, i))
     graphs.append(conv(rng, TensorType((1, 16, 16, 64), BIT1), BIT1, WINDOWS[1], 64, 1, 0))
+    graph = merge(graphs)
+    check(graph, TARGETS[target](), tmp_path, random_feeds(graph))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_fixed_point(target: str, tmp_path: Path) -> None:
+    """Rounding down, with addends of 64 bits."""
+    rng = np.random.default_rng(6)
+    graphs = []
+    pairs = ((BIT1, BIT1), (TERN, TERN), (INT8, INT8), (UINT8, BIT1), (INT16, INT8))
+    for i, ((x, w), (c, o)) in enumerate(itertools.product(pairs, ((64, 33), (33, 64), (3, 8)))):
+        kind = TensorType((o, 3, 3, c), w)
+        weights = Value("w", kind, random_array(kind, rng))
+        op = Conv2D(WINDOWS[1], epilogue=FixedPoint(OUTS[i % 4]), x_zero=0 if x.is_packed else 3)
+        many = o if i % 2 else 1
+        shift = np.full(many, 30 + i % 3 * 8, np.int32)
+        factor = rng.integers(0, 2**24, many).astype(np.int32)
+        addend = (rng.normal(size=many) * 30 * 2.0 ** shift[0]).astype(np.int64)
+        graphs.append(single(op, TensorType((1, 6, 6, c), x), weights, factor, addend, shift))
+    graphs.append(single(Conv2D(WINDOWS[1], epilogue=FixedPoint(I8)), TensorType((1, 16, 16, 64), BIT1),
+                         Value("w", TensorType((64, 3, 3, 64), BIT1), rng.random((64, 3, 3, 64)) < 0.5),
+                         np.int32([3]), np.int64([-5]), np.int32([2])))  # fmt: skip
+    graphs.append(single(Requantize(FixedPoint(I8)), TensorType((3, 5), INT32), *(np.array([v]) for v in (27, 99, 20))))
     graph = merge(graphs)
     check(graph, TARGETS[target](), tmp_path, random_feeds(graph))
 

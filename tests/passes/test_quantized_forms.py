@@ -141,6 +141,18 @@ def branches(n: Net) -> tuple[str, str]:
     return x, n.qdq(n.op("Conv", x, n.weights(4, 4, 1, 1)), 0.15)
 
 
+def residual(n: Net) -> str:
+    """A convolution added to its input before any quantizer."""
+    x = n.qdq("x", 0.1)
+    return n.op("Add", x, n.op("Conv", x, n.weights(4, 4, 1, 1), n.bias(4)))
+
+
+def padded(n: Net) -> str:
+    """Padding in front of a quantizer."""
+    x = n.qdq(n.op("Pad", n.qdq("x", 0.1), n.const([0, 0, 1, 1, 0, 0, 1, 1], np.int64)), 0.1)
+    return n.op("Conv", x, n.weights(8, 4, 3, 3))
+
+
 def batch_norm(n: Net, x: str) -> str:
     """Some gammas are negative."""
     params = (n.rng.normal(size=8), n.rng.normal(size=8), n.rng.normal(size=8), n.rng.uniform(0.5, 2, 8))
@@ -199,6 +211,9 @@ QDQ: dict[str, Form] = {
     "no quantizer behind": lambda n: n.op("Identity", layer(n)),
     "bias of reals": lambda n: n.qdq(n.op("Add", layer(n), n.const(n.rng.normal(size=(1, 8, 1, 1)))), 0.2),
     "batch norm behind": lambda n: n.qdq(batch_norm(n, layer(n)), 0.2),
+    "sum with an accumulator": lambda n: n.qdq(n.op("Relu", residual(n)), 0.17, -128),
+    "sum of accumulators": lambda n: n.qdq(n.op("Add", layer(n), layer(n, per_channel=True)), 0.27),
+    "pad in front": lambda n: n.qdq(padded(n), 0.2),
     "two quantizers": lambda n: n.qdq(n.qdq(layer(n), 0.2), 0.21, -20),
     "powers of two": lambda n: n.qdq(powers_of_two(n), 0.25, 0),
 }
@@ -377,3 +392,16 @@ def test_generated_code(target: str, tmp_path: Path) -> None:
         graphs.append(optimize(net.model(QDQ[form](net), (1, 4, 6, 6), TensorProto.FLOAT)).graph)
     graph = merge(graphs)
     check_c(graph, portable() if target == "portable" else Target.load("host"), tmp_path, random_feeds(graph))
+
+
+def test_bits_between_bytes() -> None:
+    """int8 layer -> threshold on its accumulator -> binary layer -> requantized -> int8 layer."""
+    n = Net()
+    y = n.op("Sign", n.op("Add", batch_norm(n, layer(n)), n.const(0.0123)))
+    y = n.op("Conv", y, n.const(np.sign(n.rng.normal(size=(8, 8, 3, 3)))), pads=[1, 1, 1, 1])
+    y = n.qdq(batch_norm(n, y), 0.31, -7)
+    graph = check(n, n.qdq(n.op("Conv", y, n.weights(5, 8, 3, 3)), 0.4), step=0.4)
+    convs = [n for n in graph.nodes if isinstance(n.op, Conv2D)]
+    types = [(c.input(0).type.dtype.name, c.input(1).type.dtype.name, c.output.type.dtype.name) for c in convs]
+    assert types == [("int8", "int8", "bit1"), ("bit1", "bit1", "int8"), ("int8", "int8", "int8")]
+    assert not floats(graph), floats(graph)
