@@ -18,6 +18,7 @@ from bitc.lower.blocks import lower_blocks
 from bitc.lower.stages import RowCache, Spent, StageLowering
 from bitc.ops.linear import Conv2D, MatMul
 from bitc.ops.recurrent import Recurrent
+from bitc.schedule.rows import overwritten
 from bitc.target import Target
 
 
@@ -148,6 +149,10 @@ class _Lowering:
 
     def _stage(self, stage: Stage | Blocks) -> None:
         results = kept(self.graph, stage)
+        old = overwritten(self.graph, stage) if isinstance(stage, Stage) else None
+        if old is not None and results[0] not in self.buffers and self._can_overwrite(stage.nodes[-1], old):
+            y, base = results[0], self.buffers[old]
+            self.buffers[y] = Buffer(y.name, y.type, Kind.ARENA, base)
         for v in results:
             if v not in self.buffers:
                 self._define(v, Kind.ARENA)
@@ -165,6 +170,14 @@ class _Lowering:
             self._layer(node, spent.choice, spent.weights, spent.cost, spent.macs or None)
         numbers = {n.output: first + i for i, n in enumerate(nodes)}
         self.body += [Done(numbers[v], self.buffers[v]) for v in results]
+
+    def _can_overwrite(self, node: Node, x: Value) -> bool:
+        """Whether the result of a node may lie in the memory of x: x has its own, and the kernel bears it."""
+        buffer = self.buffers.get(x)
+        built = self.selection[node].build(node, self.target)
+        if buffer is None or buffer.kind is not Kind.ARENA or x in self.views or isinstance(built, View):
+            return False
+        return all(a.overlay for step in built for a in step.args if a.written or a.operand is x)
 
     def _layer(
         self,

@@ -15,6 +15,7 @@ from functools import lru_cache
 from bitc.ir.box import Box
 from bitc.ir.graph import Graph, Node, Value
 from bitc.ir.schedule import Stage, kept
+from bitc.ops.base import Pointwise
 from bitc.ops.movement import Crop
 
 
@@ -190,3 +191,36 @@ class _Simulation:
                           for w, x in zip(windows, inputs, strict=True))  # fmt: skip
             steps.append(Make(k, row, row - base.get(y, 0), fresh, reads))
         return RowPlan(tuple(steps), self.capacity)
+
+
+def overwritten(graph: Graph, stage: Stage) -> Value | None:
+    """A tensor from outside the stage whose memory the stage's last value can take over row by row: the last node adds
+    to it, or the like, and nothing reads a row of it once that row of the result is made. None if there is none."""
+    last = stage.nodes[-1]
+    y, made = last.output, {n.output for n in stage.nodes}
+    if stage.strips > 1 or not isinstance(last.op, Pointwise) or kept(graph, stage) != (y,):
+        return None
+    for i in image_inputs(last):
+        x = last.input(i)
+        inside = all(n.output in made for n in graph.consumers.get(x, ()))
+        outside = x in made or x in graph.outputs or x not in graph.producers
+        if outside or not inside or (x.shape, x.type.nbytes) != (y.shape, y.type.nbytes):
+            continue
+        if _done_with(plan_rows(graph, stage), stage, x):
+            return x
+    return None
+
+
+def _done_with(plan: RowPlan, stage: Stage, x: Value) -> bool:
+    """Whether no row of x is read after that row of the stage's last value is made."""
+    written = -1
+    for step in plan.steps:
+        if not isinstance(step, Make):
+            continue
+        node = stage.nodes[step.node]
+        for v, rows in zip(node.inputs, step.reads, strict=True):
+            if v is x and rows is not None and rows[0] <= written:
+                return False
+        if node is stage.nodes[-1]:
+            written = step.row
+    return True

@@ -15,7 +15,7 @@ from bitc.ir.schedule import Blocks, Stage
 from bitc.ops.movement import Reshape
 from bitc.schedule.blocks import SIZE, chains
 from bitc.schedule.estimate import StageEstimates, macs
-from bitc.schedule.rows import why_not
+from bitc.schedule.rows import overwritten, why_not
 
 STRIPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24)
 """Numbers of strips that are tried."""
@@ -91,7 +91,8 @@ def _options(
         estimate = estimates.strips(count)
         if estimate is None:
             break
-        found.append(Point(around + estimate.bytes, estimate.macs, (Stage(tuple(nodes), count),)))
+        taken = nodes[-1].output.type.nbytes if count == 1 and overwritten(graph, Stage(tuple(nodes))) else 0
+        found.append(Point(around - taken + estimate.bytes, estimate.macs, (Stage(tuple(nodes), count),)))
     return found
 
 

@@ -11,7 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bitc import interp
+from bitc.ir.dtypes import FLOAT32, INT8, DType
+from bitc.ir.graph import Graph, Value
+from bitc.ir.schedule import Schedule, Stage
+from bitc.ir.types import TensorType
 from bitc.kernels import assign_layouts
+from bitc.ops.binary import Add
+from bitc.ops.quantized import AddRequant
+from bitc.ops.window import Window
+from bitc.schedule.rows import overwritten
 from bitc.target import Target
 from tests.kernels.harness import (
     assert_same,
@@ -22,7 +30,7 @@ from tests.kernels.harness import (
     run_on_target,
     shared_library,
 )
-from tests.schedule.drawn import Case, cases, schedule, together
+from tests.schedule.drawn import CODES, Case, Layer, Net, cases, schedule, together
 
 BATCH = st.lists(cases(), min_size=12, max_size=12)
 
@@ -61,3 +69,36 @@ def test_any_schedule_on_a_microcontroller(found: list[Case]) -> None:
 @given(BATCH)
 def test_many_schedules(found: list[Case]) -> None:
     check_batch(found, portable())
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, INT8], ids=str)
+def test_a_sum_takes_over_the_memory_of_its_operand(dtype: DType, tmp_path: Path) -> None:
+    """Rows of the operand are read by a 1x1 convolution before the 3x3 one lets the sum reach them."""
+    net, same = Net(5), Window((3, 3), pads=(1, 1, 1, 1))
+    x = Value("x", TensorType((1, 9, 7, 8), dtype))
+    v = net.conv(x, same, dtype, 8, 1)
+    before = len(net.nodes)
+    t = net.conv(net.conv(v, Window(), dtype, 8, 1), same, dtype, 8, 8)
+    total = net.emit(AddRequant(1, 2**20, -3, 2**19 + 1, 20, CODES) if dtype is INT8 else Add(), t, v)
+    stage_nodes = net.nodes[before:]
+    y = net.conv(total, Window((3, 3)), dtype, 4, 1)
+    graph = Graph("net", (x,), (y,), tuple(net.nodes))
+    stage = Stage(tuple(stage_nodes))
+    assert overwritten(graph, stage) is v
+    compiled = compile_schedule(Schedule(graph, (stage,)), portable())
+    assert compiled.program.values[total].root is compiled.program.values[v]
+    assert compiled.plan.arena_bytes < 2 * v.type.nbytes
+    feeds = random_feeds(graph)
+    got = call(compiled, ctypes.CDLL(str(shared_library(compiled, tmp_path))), feeds)
+    assert_same(got[y.name], interp.run(graph, feeds)[y.name])
+
+
+def test_an_operand_that_is_read_again_keeps_its_memory() -> None:
+    net = Net(5)
+    x = Value("x", TensorType((1, 9, 7, 8), FLOAT32))
+    v = net.conv(x, Window(), FLOAT32, 8, 1)
+    total = net.residual(v, Layer("residual", Window((3, 3)), FLOAT32, 8, 0))
+    assert total is not None
+    y = net.conv(total, Window(), FLOAT32, 4, 1)
+    graph = Graph("net", (x,), (y,), tuple(net.nodes))
+    assert overwritten(graph, Stage(graph.nodes[1:3])) is None
