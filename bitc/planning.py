@@ -20,7 +20,7 @@ from bitc.target import Target
 
 STACK = 1024
 """Bytes set aside for the stack while a schedule is chosen: frames are known only after compilation."""
-SHOWN = 12
+SHOWN = 9
 """Points of a front that are worked out."""
 TRIED = 6
 """Schedules that are worked out before the least memory is taken."""
