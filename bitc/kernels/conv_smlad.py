@@ -14,9 +14,10 @@ import numpy as np
 
 from bitc.ir.dtypes import INT8, INT16, UINT8
 from bitc.ir.graph import Array, Node
+from bitc.ir.types import TensorType
 from bitc.kernels.bounds import product_range
 from bitc.kernels.epilogues import summed_epilogue
-from bitc.kernels.geometry import geometry
+from bitc.kernels.geometry import Geometry, geometry
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
 from bitc.kernels.windows import GROUP, numbers, runs
 from bitc.kernels.work import Work, put, windows
@@ -160,7 +161,8 @@ def _build_pairs(node: Node, target: Target) -> tuple[Step, ...]:
     order = found.order(2, (0, 1, 2, 3) if x.type.dtype is INT16 else HALVES)
     length = len(order) + len(order) % GROUP * (per_group % 2)  # single outputs take four at once
     packed = [pack_pairs(g.reshape(per_group, -1), order, wide, 4) for g in np.split(w.array, op.group)]
-    args = [out(node), Arg("x", x), Arg("w", Packed(np.concatenate(packed))), *params]
+    overlay = _in_place(op, x.type, y, geo)
+    args = [out(node, overlay), Arg("x", x, overlay=overlay), Arg("w", Packed(np.concatenate(packed))), *params]
     if bias.any():
         init = np.concatenate([_init(b, wide) for b in np.split(np.broadcast_to(bias, outputs), op.group)])
         args.append(Arg("init", Packed(init, "bias")))
@@ -189,7 +191,15 @@ def _build_pairs(node: Node, target: Target) -> tuple[Step, ...]:
     }
     sizes = sorted(set(_sizes(per_group, 4)))
     parts = [f"isa/int8_dsp.j2#2 {size} {'wide' if wide and size > 1 else 'plain'} signed" for size in sizes]
-    return (Step(VARIANT.name, "kernels/conv_smlad.j2", tuple(args), context, ("bitc_defs.h", *parts)),)
+    uses = ("bitc_defs.h", *parts)
+    return (Step(VARIANT.name, "kernels/conv_smlad.j2", tuple(args), context, uses, "x" if overlay else ""),)
+
+
+def _in_place(op: Conv2D, x: TensorType, y: TensorType, geo: Geometry) -> bool:
+    """Whether outputs may take over the memory of x: two pixels are gathered before their outputs are put, and those
+    take no more bytes than the pixels did."""
+    point = (geo.taps, geo.sy, geo.sx, op.group) == (1, 1, 1, 1) and not geo.border and not op.planar
+    return point and y.nbytes <= x.nbytes
 
 
 def _init(bias: Array, wide: bool) -> Array:

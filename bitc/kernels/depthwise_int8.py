@@ -28,6 +28,8 @@ MAX_TAPS = 64
 """Taps of a window, which are all written out in the code."""
 MAX_COLUMNS = 24
 """Columns of a round of the loop, likewise."""
+SHORT = 64
+"""Elements up to which the rows of one channel lie on the stack."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +113,16 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     if start.any():
         args.append(Arg("start", Packed(start.astype(np.int32), "bias")))
     above = geo.pt > 0 or (geo.oh - 1) * geo.sy - geo.pt + (geo.kh - 1) * geo.dy >= geo.h
-    if above:
-        args.append(scratch("line", geo.kh * geo.w, dtype.carrier.type))
+    line = geo.kh * geo.w * above
+    if line > SHORT:
+        args.append(scratch("line", line, dtype.carrier.type))
     context: dict[str, Any] = {
         **geo.context,
         "e": e,
         "x_t": dtype.c_type,
         "x_zero": op.x_zero,
         "above": above,
+        "short_line": line if line <= SHORT else 0,
         "has_start": bool(start.any()),
         "outputs": outputs,
         "channels": x.type.channels,
