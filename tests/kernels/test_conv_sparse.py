@@ -52,11 +52,10 @@ def graph(rng: np.random.Generator, x: DType, window: Window, channels: int, out
     return single(Conv2D(window, epilogue=epilogue, x_zero=x_zero), TensorType((1, 5, 7, channels), x), w, *params)
 
 
-@pytest.mark.parametrize(
-    ("x", "target"),
-    [(x, t) for x in (FLOAT32, INT8, UINT8) for t in TARGETS if x is not FLOAT32 or t != NO_FPU],
-    ids=str,
-)
+CASES = [(x, t) for x in (FLOAT32, INT8, UINT8) for t in TARGETS if x is not FLOAT32 or t != NO_FPU]
+
+
+@pytest.mark.parametrize(("x", "target"), CASES, ids=str)
 def test_reference(x: DType, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chip = Target.load(target)
     if reason := available(chip):
