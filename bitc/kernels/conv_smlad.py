@@ -197,9 +197,9 @@ def _build_pairs(node: Node, target: Target) -> tuple[Step, ...]:
 
 def _in_place(op: Conv2D, x: TensorType, y: TensorType, geo: Geometry) -> bool:
     """Whether outputs may take over the memory of x: two pixels are gathered before their outputs are put, and those
-    take no more bytes than the pixels did."""
+    take as many bytes as the pixels did. (Fewer would do, but a small tensor should not keep a large block.)"""
     point = (geo.taps, geo.sy, geo.sx, op.group) == (1, 1, 1, 1) and not geo.border and not op.planar
-    return point and y.nbytes <= x.nbytes
+    return point and y.nbytes == x.nbytes
 
 
 def _init(bias: Array, wide: bool) -> Array:
