@@ -27,6 +27,8 @@ def main() -> None:
         int8.write(found := int8.run(names))
         print(int8.table(found))
         return
+    if command != "instructions":  # a slip must not measure for an hour and replace the results
+        raise SystemExit(f"no benchmark is called {command!r}; usage: {__doc__}")
     results = instructions.run(names or instructions.TARGETS)
     instructions.write(results)
     wide = [n for n in results if instructions.has_vectors(n)]

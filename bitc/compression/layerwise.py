@@ -29,8 +29,8 @@ class LayerStep:
     """Whether the first and the last layer are changed without being named: few bits cost most there."""
 
     def start(self, w: Doubles, h: Doubles) -> Replacement:
-        """Decide for weights [O, K] of a layer whose inputs have the Hessian [K, K]."""
-        raise NotImplementedError
+        """Decide for weights [O, K] of a layer whose inputs have the Hessian [K, K]. Every step has its own."""
+        raise NotImplementedError(type(self).__name__)
 
     def stages(self) -> tuple[Self, ...]:
         """What is done one after the other, with adaptation of what is left in between."""

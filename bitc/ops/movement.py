@@ -160,7 +160,7 @@ class Pad(Op):
         widths = list(zip(self.before, self.after, strict=True))
         if self.mode == "constant":
             return (np.pad(x, widths, constant_values=x.dtype.type(self.value)),)
-        return (np.pad(x, widths, mode=self.mode),)  # type: ignore[call-overload]
+        return (np.pad(x, widths, mode=self.mode),)  # type: ignore[call-overload]  # numpy lists the modes as literals
 
 
 @dataclass(frozen=True)
