@@ -31,21 +31,15 @@ def compile_command(
     folder: Path,
     build: bool,
     force: bool,
-    steps: tuple[str, ...],
-    calibration: Path | None,
-    samples: int | None,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
-    max_drop: float,
-    seed: int,
     **options: Any,
 ) -> None:
     """Compile MODEL to a C project in a folder, compressed first if steps are given."""
+    chosen = Steps.taken(options)
     job = make_job(**options)
     with render.progress(f"compiling {job.model.name} for {job.target.name}"):
         source: Path | bytes = job.model
-        if steps:
-            source, _ = Steps(steps, calibration, samples, include, exclude, max_drop, seed).apply(job)
+        if chosen.steps:
+            source, _ = chosen.apply(job)
         name = pipeline.prefix(job.options.name, job.model)
         compiled = pipeline.compile_model(source, job.target, replace(job.options, name=name))
         built = actions.measure(compiled, job.toolchain, job.opt)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,11 @@ class Steps:
     max_drop: float
     seed: int
 
+    @classmethod
+    def taken(cls, options: dict[str, Any]) -> Steps:
+        """Take what `step_options` adds out of a command's options."""
+        return cls(**{f.name: options.pop(f.name) for f in fields(cls)})
+
     def request(self, job: Job) -> Request:
         """Raises UsageError if there is no data."""
         if self.calibration is None:
@@ -79,13 +84,6 @@ class Steps:
 @click.option("--scheduler", default="", metavar="tcp://HOST:PORT", help="Dask scheduler that a search runs on.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="ONNX file to write.")
 def compress_command(
-    steps: tuple[str, ...],
-    calibration: Path | None,
-    samples: int | None,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
-    max_drop: float,
-    seed: int,
     jobs: int,
     scheduler: str,
     output: Path,
@@ -95,10 +93,10 @@ def compress_command(
 
     Without --step, a mix of steps is searched that makes the model fit the target.
     """
+    chosen = Steps.taken(options)
     job = make_job(**options)
-    chosen = Steps(steps, calibration, samples, include, exclude, max_drop, seed)
     with render.progress(f"compressing {job.model.name}"):
-        if steps:
+        if chosen.steps:
             model, report = chosen.apply(job)
         else:
             run = cluster(scheduler) if scheduler else local(jobs)
@@ -108,7 +106,7 @@ def compress_command(
         render.emit_json(report)
         return
     title = f"{report['model']}: {report['metric']} {report['before']['score']:.4f} -> {report['after']['score']:.4f}"
-    if steps:
+    if chosen.steps:
         _show_layers(title, report)
     else:
         _show_path(title, report)

@@ -14,8 +14,19 @@ from bitc.ops.base import Pointwise, broadcast_type
 from bitc.ops.epilogue import Requant, round_half_even
 
 
+class _TwoCodes(Pointwise):
+    """Base: two tensors of codes, which broadcast, and the codes `out` of the result."""
+
+    out: Requant
+
+    def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
+        a, b = types
+        assert a is not None and b is not None
+        return (self.out.infer(broadcast_type(a, b)),)
+
+
 @dataclass(frozen=True)
-class AddRequant(Pointwise):
+class AddRequant(_TwoCodes):
     """Sum of two tensors of codes (they broadcast), in the codes of a third:
 
         ``y = round_half_even(((a - a_zero) * a_multiplier + (b - b_zero) * b_multiplier) / 2**shift)``
@@ -30,11 +41,6 @@ class AddRequant(Pointwise):
     b_multiplier: int
     shift: int
     out: Requant
-
-    def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
-        a, b = types
-        assert a is not None and b is not None
-        return (self.out.infer(broadcast_type(a, b)),)
 
     def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
         a, b = arrays
@@ -54,7 +60,7 @@ class AddRequant(Pointwise):
 
 
 @dataclass(frozen=True)
-class MulRequant(Pointwise):
+class MulRequant(_TwoCodes):
     """Product of two tensors of codes (they broadcast), in the codes of a third:
 
         ``y = round_half_even((a - a_zero) * (b - b_zero) * multiplier / 2**shift)``
@@ -67,11 +73,6 @@ class MulRequant(Pointwise):
     multiplier: int
     shift: int
     out: Requant
-
-    def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
-        a, b = types
-        assert a is not None and b is not None
-        return (self.out.infer(broadcast_type(a, b)),)
 
     def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
         a, b = arrays

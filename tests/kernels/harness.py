@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from bitc import interp, resources
 from bitc.codegen import emit
@@ -19,8 +21,9 @@ from bitc.ir.schedule import Schedule
 from bitc.ir.types import TensorType
 from bitc.kernels import Goal, assign_layouts, select
 from bitc.kernels.pack import pack_tensor, unpack_tensor
+from bitc.kernels.step import Variant
 from bitc.lower import lower
-from bitc.runners import RunRequest, RunResult, open_runner
+from bitc.runners import RunRequest, RunResult, available, open_runner
 from bitc.schedule import plan_memory
 from bitc.target import Target
 from bitc.toolchain import ZIG, Toolchain, build_model, compile_sources, link_library
@@ -145,6 +148,25 @@ def run_on_target(
     result = open_runner(compiled.target).run(RunRequest(build, [input_image(compiled, feeds).tobytes()]))
     assert result.codes == [0]
     return output_arrays(compiled, np.frombuffer(result.outputs[0], np.uint8)), result
+
+
+def check_row(
+    row: Variant,
+    graph: Graph,
+    target: Target,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    feeds: dict[str, np.ndarray] | None = None,
+) -> None:
+    """Run on a target's runner with no other row to choose from, and compare with the oracle, bit for bit. Skips where
+    the runner is missing."""
+    if reason := available(target):
+        pytest.skip(reason)
+    feeds = feeds or random_feeds(graph)
+    monkeypatch.setattr(importlib.import_module("bitc.kernels.select"), "VARIANTS", (row,))
+    got, _ = run_on_target(compile_graph(graph, target), folder, feeds, opt="-O2")
+    for output, expected in interp.run(graph, feeds).items():
+        assert_same(got[output], expected, output)
 
 
 def _offsets(types: list[TensorType]) -> list[int]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bitc import interp
 from bitc.ir.dtypes import FLOAT32
 from bitc.ir.graph import Graph
 from bitc.ir.types import TensorType
@@ -17,9 +15,8 @@ from bitc.kernels.conv_codebook import indices, width
 from bitc.ops.epilogue import Affine
 from bitc.ops.linear import Conv2D
 from bitc.ops.window import Window
-from bitc.runners import available
 from bitc.target import Target
-from tests.kernels.harness import assert_same, compile_graph, merge, random_feeds, run_on_target, single
+from tests.kernels.harness import check_row, merge, single
 
 POINT = Window()
 
@@ -48,19 +45,12 @@ def test_indices_decode(entries: int) -> None:
 
 @pytest.mark.parametrize("target", ["x86-64-v4", "aarch64", "wasm32-simd128", "cortex-m4"])
 def test_reference(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chip = Target.load(target)
-    if reason := available(chip):
-        pytest.skip(reason)
     same = Window((3, 3), pads=(1, 1, 1, 1))
     cases = [(4, 3, 5, same), (16, 33, 31, Window()), (200, 17, 65, same), (3, 64, 2, Window((2, 3), (1, 2)))]
     graphs = [layer(*case) for case in cases] + [layer(16, 12, 20, same, 2)]
     graph = merge(graphs)
-    feeds = random_feeds(graph)
     monkeypatch.setattr(conv_codebook, "WORTH", 100.0)
-    monkeypatch.setattr(importlib.import_module("bitc.kernels.select"), "VARIANTS", (conv_codebook.VARIANT,))
-    got, _ = run_on_target(compile_graph(graph, chip), tmp_path, feeds, opt="-O2")
-    for output, expected in interp.run(graph, feeds).items():
-        assert_same(got[output], expected, output)
+    check_row(conv_codebook.VARIANT, graph, Target.load(target), tmp_path, monkeypatch)
 
 
 def test_chosen_where_flash_counts() -> None:

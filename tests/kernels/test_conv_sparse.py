@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bitc import interp
 from bitc.ir.dtypes import FLOAT32, INT8, UINT8, DType
 from bitc.ir.graph import Graph
 from bitc.ir.types import TensorType
@@ -17,9 +15,8 @@ from bitc.kernels.conv_sparse import stream
 from bitc.ops.epilogue import Affine, Epilogue, Requant
 from bitc.ops.linear import Conv2D
 from bitc.ops.window import Window
-from bitc.runners import available
 from bitc.target import Target
-from tests.kernels.harness import assert_same, compile_graph, merge, random_feeds, run_on_target, single
+from tests.kernels.harness import check_row, merge, single
 
 NO_FPU = "cortex-m0plus"
 TARGETS = ("x86-64-v4", "aarch64", "wasm32-simd128", "cortex-m4", NO_FPU)
@@ -57,9 +54,6 @@ CASES = [(x, t) for x in (FLOAT32, INT8, UINT8) for t in TARGETS if x is not FLO
 
 @pytest.mark.parametrize(("x", "target"), CASES, ids=str)
 def test_reference(x: DType, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chip = Target.load(target)
-    if reason := available(chip):
-        pytest.skip(reason)
     rng = np.random.default_rng(0)
     graphs = [
         graph(rng, x, window, c, o, zeros)
@@ -67,12 +61,8 @@ def test_reference(x: DType, target: str, tmp_path: Path, monkeypatch: pytest.Mo
         for c, o, zeros in ((1, 4, 0.5), (3, 1, 0.9), (31, 5, 0.7), (64, 9, 0.95))
     ]
     merged = merge(graphs)
-    feeds = random_feeds(merged)
     monkeypatch.setattr(conv_sparse, "LEAST", 0.0)
-    monkeypatch.setattr(importlib.import_module("bitc.kernels.select"), "VARIANTS", (conv_sparse.VARIANT,))
-    got, _ = run_on_target(compile_graph(merged, chip), tmp_path, feeds, opt="-O2")
-    for output, expected in interp.run(merged, feeds).items():
-        assert_same(got[output], expected, output)
+    check_row(conv_sparse.VARIANT, merged, Target.load(target), tmp_path, monkeypatch)
 
 
 def test_long_ways_get_a_zero_in_between() -> None:
