@@ -142,7 +142,8 @@ def check(graph: Graph, target: Target, row: Variant, folder: Path, least: int) 
 @pytest.mark.parametrize(
     "row, chip", [("conv_smlad", "dsp"), ("conv_smlad", "cortex-m4"), ("conv_bytes", "plain"),
                   ("conv_bytes", "cortex-m0plus"), ("conv_mve", "cortex-m55"), ("depthwise_int8", "plain"),
-                  ("depthwise_int8", "dsp"), ("depthwise_int8", "cortex-m4"), ("depthwise_int8", "cortex-m0plus")],
+                  ("depthwise_int8", "dsp"), ("depthwise_int8", "cortex-m4"), ("depthwise_int8", "cortex-m0plus"),
+                  ("depthwise_mve", "cortex-m55")],
 )  # fmt: skip
 def test_row(row: str, chip: str, tmp_path: Path) -> None:
     target = CHIPS[chip]()
@@ -181,7 +182,7 @@ def test_bits_on_helium(tmp_path: Path) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize("chip", CHIPS)
-@pytest.mark.parametrize("row", ["conv_smlad", "conv_bytes", "conv_mve", "depthwise_int8"])
+@pytest.mark.parametrize("row", ["conv_smlad", "conv_bytes", "conv_mve", "depthwise_int8", "depthwise_mve"])
 def test_sweep(row: str, chip: str, tmp_path: Path) -> None:
     target = CHIPS[chip]()
     if reason := available(target):
