@@ -1,10 +1,10 @@
-"""``python -m benchmarks instructions|int8|lowbit|host [TARGET ...]``, ``fit [TARGET or ROW ...]``, ``web``."""
+"""``python -m benchmarks instructions|int8|lowbit|sparse|host [TARGET ...]``, ``fit [TARGET or ROW ...]``, ``web``."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import fit, host, instructions, int8, lowbit, web
+from benchmarks import fit, host, instructions, int8, lowbit, sparse, web
 
 
 def main() -> None:
@@ -19,6 +19,10 @@ def main() -> None:
         figures = lowbit.run(names or lowbit.TARGETS)
         lowbit.write(figures)
         print(lowbit.table(figures))
+        return
+    if command == "sparse":
+        sparse.write(gains := sparse.run(names))
+        print(sparse.table(gains), sparse.layers_table(gains), sep="\n\n")
         return
     if command == "fit":
         fit.fit(names)

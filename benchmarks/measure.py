@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from bitc.ir.graph import Graph, Node
 from bitc.ir.program import Program
 from bitc.ir.schedule import Schedule
 from bitc.kernels import Goal, Selection, assign_layouts, select
-from bitc.kernels.select import Choice
+from bitc.kernels.select import Choice, weights_bytes
 from bitc.kernels.step import Variant
 from bitc.lower import lower
 from bitc.runners import RunRequest, open_runner
@@ -33,6 +33,7 @@ class Measurement:
     cost: int
     code_bytes: int | None
     """Of the node's functions, kept out of line; None in WebAssembly."""
+    weights_bytes: int
 
 
 def graph_of(nodes: Sequence[Node]) -> Graph:
@@ -41,10 +42,13 @@ def graph_of(nodes: Sequence[Node]) -> Graph:
     return Graph(NAME, inputs, tuple(v for n in nodes for v in n.outputs), tuple(nodes))
 
 
-def measure(graph: Graph, target: Target, row: Variant | None = None, opt: str = "-O3") -> list[Measurement]:
-    """Run a graph once on zeros-and-noise inputs; with `row` for all nodes, or with the rows that selection takes."""
+def measure(
+    graph: Graph, target: Target, row: Variant | None = None, opt: str = "-O3", without: Collection[str] = ()
+) -> list[Measurement]:
+    """Run a graph once on zeros-and-noise inputs; with `row` for all nodes, or with the rows that selection takes,
+    those named in `without` aside."""
     graph = assign_layouts(graph, target)
-    chosen = Selection({n: Choice(row, ()) for n in graph.nodes}) if row else select(graph, target, Goal.SPEED)
+    chosen = Selection({n: Choice(row, ()) for n in graph.nodes}) if row else select(graph, target, Goal.SPEED, without)
     program = lower(Schedule(graph), chosen, target)
     with tempfile.TemporaryDirectory(prefix="bitc-") as name:
         folder = Path(name)
@@ -62,7 +66,9 @@ def measure(graph: Graph, target: Target, row: Variant | None = None, opt: str =
     layer_of = {done.buffer: done.layer for done in program.finished}
     pairs = [(n, layer_of.get(program.values[n.output])) for n in graph.nodes]  # views are no layers
     return [
-        Measurement(n, chosen[n], costs[i], None if code is None else code.get(i)) for n, i in pairs if i is not None
+        Measurement(n, chosen[n], costs[i], None if code is None else code.get(i), weights_bytes(chosen[n], n, target))
+        for n, i in pairs
+        if i is not None
     ]
 
 

@@ -1,5 +1,6 @@
 // Time, in one process and in turns, the WebAssembly modules of bitc and the same layers in onnxruntime-web.
-// node web.mjs PLAN.json: {ort: path of its module, layers: [{bits, bitsLayers, peers: [{path, kind, shape, layers}]}]}
+// node web.mjs PLAN.json: {ort: path of its module, limit, layers: [{bits, bitsLayers, peers: [{path, kind, shape, layers}]}]}
+// A layer may be {modules: [path]} instead: modules of bitc to compare.
 import { readFileSync } from "node:fs";
 
 const ROUNDS = 25, TURN = 8;
@@ -31,8 +32,10 @@ async function peer({ path, kind, shape, layers }) {
 
 const results = [];
 for (const layer of plan.layers) {
-    const contenders = [await bits(layer.bits, layer.bitsLayers), await bits(plan.limit, 1)];
-    if (ort) for (const p of layer.peers) contenders.push(await peer(p));
+    const contenders = [];
+    for (const path of layer.modules ?? []) contenders.push(await bits(path, 1));
+    if (layer.bits) contenders.push(await bits(layer.bits, layer.bitsLayers), await bits(plan.limit, 1));
+    if (ort) for (const p of layer.peers ?? []) contenders.push(await peer(p));
     const best = contenders.map(() => Infinity), repeat = contenders.map(() => 1);
     for (let round = 0; round < ROUNDS; round++) {
         for (let i = 0; i < contenders.length; i++) {

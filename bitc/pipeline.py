@@ -20,6 +20,7 @@ from bitc.ir.program import Program
 from bitc.ir.rewrite import name_outputs
 from bitc.ir.verify import verify
 from bitc.kernels import Goal, Selection
+from bitc.kernels.variants import ZEROS_SKIPPED
 from bitc.ops.movement import Reshape
 from bitc.passes.binarize import Binarize
 from bitc.passes.channels_last import ChannelsLast
@@ -152,7 +153,7 @@ def compile_model(
 def planner(model: Optimized, target: Target) -> Planner:
     """The schedules of a model on a target."""
     options = model.options
-    without = () if options.sparse else ("conv_sparse",)
+    without = () if options.sparse else ZEROS_SKIPPED
     return Planner(model.graph, target, options.goal, without, model.imported.states)
 
 

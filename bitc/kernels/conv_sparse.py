@@ -13,6 +13,7 @@ without those that are zero: infinities and NaN do not spread through a weight o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,15 @@ def stream(w: Array) -> Stream:
     return Stream(np.array(values or [0], w.dtype), np.array(steps or [0], np.uint8), np.array(counts, np.uint16))
 
 
-def accepts(node: Node, target: Target) -> str:
+@lru_cache(maxsize=32)  # every stage of selection asks again
+def stream_of(node: Node) -> Stream:
+    """The stream of a convolution."""
+    w = node.input(1)
+    return stream(w.array.reshape(w.shape[0], -1))
+
+
+def stored(node: Node) -> str:
+    """Why the weights of a convolution can not be stored without their zeros, for dense activations; else empty."""
     op, x, w = node.op, node.input(0), node.input(1)
     assert isinstance(op, Conv2D)
     kinds = ((FLOAT32, FLOAT32), (INT8, INT8), (UINT8, INT8))
@@ -72,13 +81,21 @@ def accepts(node: Node, target: Target) -> str:
     zeros = float((w.array == 0).mean())
     return first_reason(
         (zeros >= LEAST, f"{100 * zeros:.0f} % of the weights are zero"),
-        (target.memory.ram is None or w.type.size // w.shape[0] * x.type.dtype.bits // 8 <= ROOM, "long columns"),
         (op.group == 1, "groups"),
         (not op.planar, "the image lies in planes"),
         (not node.output.type.layout.word, "the output is packed"),
         (w.type.size // w.shape[0] < 2**16, "rows of 65,536 weights or more"),
-        (x.type.dtype is not FLOAT32 or "fpu" in target.features, "no FPU"),
         (all(v is None or v.is_const for v in node.inputs[2:]), "parameters are computed"),
+    )
+
+
+def accepts(node: Node, target: Target) -> str:
+    if reason := stored(node):
+        return reason
+    x, w = node.input(0).type, node.input(1)
+    return first_reason(
+        (target.memory.ram is None or w.type.size // w.shape[0] * x.dtype.bits // 8 <= ROOM, "long columns"),
+        (x.dtype is not FLOAT32 or "fpu" in target.features, "no FPU"),
     )
 
 
@@ -110,7 +127,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     best = plan(node, target)
     geo = geometry(x.type, op.window)
     e, params = conv_epilogue(node)
-    found = stream(w.array.reshape(w.shape[0], -1))
+    found = stream_of(node)
     args = [
         out(node),
         Arg("x", x),
@@ -132,6 +149,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "zero_of_x": "0.0f" if x.type.dtype is FLOAT32 else op.x_zero,
         "pixels": geo.pixels,
         "tile": best.tile,
+        "transposes": False,
         "direct": best.direct,
         "channels": w.shape[3],
         "inner": inner,
@@ -147,7 +165,7 @@ def work(node: Node, target: Target) -> Work:
     assert isinstance(op, Conv2D)
     best, geo = plan(node, target), geometry(x.type, op.window)
     tiles = -(-geo.pixels // best.tile)
-    passed = stream(w.array.reshape(w.shape[0], -1)).steps.size
+    passed = stream_of(node).steps.size
     outputs = w.shape[0]
     form = f"{x.type.dtype}{' direct' if best.direct else ''}"
     return {

@@ -120,7 +120,7 @@ def total(nodes: Sequence[Node], target: Target, goal: Goal) -> Offer | None:
 
 
 def _offer(row: Variant, node: Node, target: Target) -> Offer:
-    return Offer(instructions(row, node, target), _weights(row, node, target), code_bytes(row, target))
+    return Offer(instructions(row, node, target), weights_bytes(row, node, target), code_bytes(row, target))
 
 
 def weigh(offers: Sequence[Offer], target: Target, goal: Goal) -> Offer:
@@ -134,7 +134,7 @@ def weigh(offers: Sequence[Offer], target: Target, goal: Goal) -> Offer:
     return min((o for o in offers if o.weights <= limit), key=lambda o: o.cost)
 
 
-def _weights(row: Variant, node: Node, target: Target) -> int:
+def weights_bytes(row: Variant, node: Node, target: Target) -> int:
     """Bytes in which the row stores the node's weights."""
     built = row.build(node, target)
     operands = () if isinstance(built, View) else [a.operand for step in built for a in step.args]

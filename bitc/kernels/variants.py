@@ -17,6 +17,7 @@ from bitc.kernels import (
     conv_smlad,
     conv_sparse,
     conv_sparse_bits,
+    conv_sparse_lanes,
     conv_tiles,
     depthwise,
     depthwise_int8,
@@ -46,6 +47,7 @@ VARIANTS: tuple[Variant, ...] = (
     conv_bytes.VARIANT,
     conv_smlad.VARIANT,
     conv_sparse.VARIANT,
+    conv_sparse_lanes.VARIANT,
     conv_sparse_bits.VARIANT,
     conv_dense.VARIANT,
     conv_computed.VARIANT,
@@ -68,3 +70,6 @@ VARIANTS: tuple[Variant, ...] = (
     *MISC,
     RECURRENT,
 )
+
+ZEROS_SKIPPED = tuple(row.name for row in (conv_sparse.VARIANT, conv_sparse_lanes.VARIANT))
+"""Rows that leave out zero weights."""

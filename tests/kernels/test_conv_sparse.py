@@ -10,7 +10,7 @@ import pytest
 from bitc.ir.dtypes import FLOAT32, INT8, UINT8, DType
 from bitc.ir.graph import Graph
 from bitc.ir.types import TensorType
-from bitc.kernels import conv_sparse, select
+from bitc.kernels import conv_sparse, conv_sparse_lanes, select
 from bitc.kernels.conv_sparse import stream
 from bitc.ops.epilogue import Affine, Epilogue, Requant
 from bitc.ops.linear import Conv2D
@@ -35,12 +35,15 @@ def weights(rng: np.random.Generator, shape: tuple[int, ...], dtype: DType, zero
     return w
 
 
-def graph(rng: np.random.Generator, x: DType, window: Window, channels: int, outputs: int, zeros: float) -> Graph:
+def graph(
+    rng: np.random.Generator, x: DType, window: Window, channels: int, outputs: int, zeros: float, clamped: bool = True
+) -> Graph:
     is_float = x is FLOAT32
     w = weights(rng, (outputs, *window.kernel, channels), FLOAT32 if is_float else INT8, zeros)
     epilogue: Epilogue
     if is_float:
-        epilogue, params = Affine(-1.0, 4.0), [rng.normal(size=outputs).astype(np.float32) for _ in range(2)]
+        epilogue = Affine(-1.0, 4.0) if clamped else Affine()
+        params = [rng.normal(size=outputs).astype(np.float32) for _ in range(2)]
     else:
         epilogue = Requant(INT8, 7, -100, 127)
         params = [rng.integers(-999, 999, outputs), rng.integers(1 << 20, 1 << 24, outputs), np.full(outputs, 34)]
@@ -63,6 +66,19 @@ def test_reference(x: DType, target: str, tmp_path: Path, monkeypatch: pytest.Mo
     merged = merge(graphs)
     monkeypatch.setattr(conv_sparse, "LEAST", 0.0)
     check_row(conv_sparse.VARIANT, merged, Target.load(target), tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("target", ["x86-64", "x86-64-v3", "x86-64-v4", "aarch64", "wasm32-simd128"])
+@pytest.mark.parametrize("clamped", [False, True], ids=["plain", "clamped"])
+def test_lanes(target: str, clamped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    graphs = [
+        graph(rng, FLOAT32, window, c, o, zeros, clamped)
+        for window in WINDOWS.values()
+        for c, o, zeros in ((1, 4, 0.5), (3, 1, 0.9), (31, 5, 0.7), (64, 9, 0.95))
+    ]
+    monkeypatch.setattr(conv_sparse, "LEAST", 0.0)
+    check_row(conv_sparse_lanes.VARIANT, merge(graphs), Target.load(target), tmp_path, monkeypatch)
 
 
 def test_long_ways_get_a_zero_in_between() -> None:
