@@ -13,15 +13,22 @@ class Stage:
     asks for it, and keeps as many rows as its readers still need.
 
     With `strips`, the columns of the last node's output are made in so many strips, one after the other; what two
-    strips both need is computed twice.
+    strips both need is computed twice, or kept.
     """
 
     nodes: tuple[Node, ...]
     strips: int = 1
+    keep: frozenset[Value] = frozenset()
+    """Values of which each strip keeps the columns that the next one needs too: line buffers in both dimensions. Those
+    that the stage reads are copied for it, so that its last value can take over their memory."""
+    block: int = 0
+    """Channels at a time of what convolutions make for depthwise ones; 0: all."""
 
     def __str__(self) -> str:
         names = f"{self.nodes[0].output.name} .. {self.nodes[-1].output.name}"
-        return names + (f" in {self.strips} strips" if self.strips > 1 else "")
+        names += f" in {self.strips} strips" if self.strips > 1 else ""
+        names += f" keeping columns of {len(self.keep)}" if self.keep else ""
+        return names + (f" by {self.block} channels" if self.block else "")
 
 
 @dataclass(frozen=True, eq=False)

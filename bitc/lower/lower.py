@@ -18,7 +18,7 @@ from bitc.lower.blocks import lower_blocks
 from bitc.lower.stages import RowCache, Spent, StageLowering
 from bitc.ops.linear import Conv2D, MatMul
 from bitc.ops.recurrent import Recurrent
-from bitc.schedule.rows import overwritten
+from bitc.schedule.overlay import overwritten
 from bitc.target import Target
 
 
@@ -164,7 +164,7 @@ class _Lowering:
         else:
             lowering = StageLowering(self.graph, stage, self.target, self.selection, self._operand, self.rows)
             self.body += lowering.run(first)
-            nodes, spending = lowering.nodes, lowering.spent
+            nodes, spending = lowering.layers, lowering.spent
         for node, spent in zip(nodes, spending, strict=True):
             assert spent.choice is not None
             self._layer(node, spent.choice, spent.weights, spent.cost, spent.macs or None)

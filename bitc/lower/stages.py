@@ -12,13 +12,14 @@ from bitc.ir.schedule import Stage
 from bitc.ir.types import TensorType
 from bitc.kernels import Choice, Selection, choose
 from bitc.kernels.costs import predict
-from bitc.kernels.roll import roll
+from bitc.kernels.roll import move, roll
 from bitc.kernels.step import Operand, Packed, Scratch, Step, View
 from bitc.ops.linear import Conv2D
 from bitc.ops.movement import Crop
-from bitc.schedule.columns import Strip, strips, with_crops
+from bitc.schedule.columns import Strip, stores, strips
 from bitc.schedule.loops import Again, Folded, Once, fold
-from bitc.schedule.rows import Make, image_inputs, image_size, plan_rows, window
+from bitc.schedule.parts import parts
+from bitc.schedule.rows import Make, image_inputs, image_size, window
 from bitc.target import Target
 
 
@@ -62,7 +63,8 @@ class _Text:
     step: Step | None
     operands: tuple[_Ring | Buffer | Scratch, ...]
     writes: tuple[int, ...]
-    node: int
+    layer: int
+    """Of the stage's."""
     fresh: _Ring | None
     """The ring that the call writes into when nothing in it is needed any more."""
 
@@ -90,37 +92,69 @@ class StageLowering:
         operand: Callable[[Operand, str], Buffer],
         rows: RowCache,
     ) -> None:
-        self.graph, self.stage = graph, with_crops(stage)
+        self.parts = parts(graph, stage)
         self.target, self.selection, self.operand = target, selection, operand
-        self.nodes = self.stage.nodes
-        self.plan = plan_rows(graph, self.stage)
-        self.spent = [Spent() for _ in self.nodes]
+        self.nodes, self.layers = self.parts.nodes, self.parts.layers
+        self.plan = self.parts.rows()
+        self.spent = [Spent() for _ in self.layers]
+        self.choices: dict[int, Choice] = {}
         self._rows = rows
+        self._stores: dict[Value, Buffer] = {}
+        self._weights: dict[int, int] = {}
         self._constants: dict[Packed | Value, Buffer] = {}
 
     def run(self, first_layer: int) -> tuple[Item, ...]:
         """The calls, as loops."""
         items: list[Folded] = []
-        for strip in strips(self.graph, self.stage):
-            items += self._strip(strip)
+        found = strips(self.parts)
+        for v, columns in stores(self.parts, found).items():
+            t = v.type.with_shape((1, v.shape[1], columns, v.type.channels))
+            self._stores[v] = Buffer(f"{v.name}.columns", t, Kind.ARENA, min_alignment=4)
+        for strip, after in zip(found, [*found[1:], None], strict=True):
+            items += self._strip(strip, after)
+        for node, weights in self._weights.items():
+            self.spent[self.parts.layer[node]].weights += weights
         return _Instances(fold(items), first_layer).items()
 
-    def _strip(self, strip: Strip) -> list[Once]:
+    def _strip(self, strip: Strip, after: Strip | None) -> list[Once]:
         rings = {v: _Ring(v, rows, strip.width(v)) for v, rows in self.plan.capacity.items()}
         maker = {n.output: k for k, n in enumerate(self.nodes)}
         found: list[Once] = []
         for step in self.plan.steps:
             if isinstance(step, Make):
-                found += self._make(step, strip, rings)
+                found += self._row_of(step, strip, after, rings)
                 continue
             ring = rings[step.value]
+            if not ring.columns:
+                continue
             row = ring.type.nbytes // ring.rows
             function = roll(step.rows * row, step.shift * row)
-            found.append(Once(_Text(function, None, (ring,), (0,), maker[step.value], None), (0,)))
+            found.append(Once(_Text(function, None, (ring,), (0,), self.parts.layer[maker[step.value]], None), (0,)))
         return found
 
-    def _make(self, make: Make, strip: Strip, rings: Mapping[Value, _Ring]) -> list[Once]:
-        node, row, spent = self.nodes[make.node], self._row(make, strip), self.spent[make.node]
+    def _row_of(self, make: Make, strip: Strip, after: Strip | None, rings: Mapping[Value, _Ring]) -> list[Once]:
+        """One row: the columns that the strip before has kept, those that are made, and those kept for the next."""
+        y = self.nodes[make.node].output
+        found = self._carried(make, strip, strip, rings, restore=True) if strip.kept(y) else []
+        found += self._make(make, strip, rings, not found) if strip.making(y) else []
+        return found + (self._carried(make, strip, after, rings, restore=False) if after and after.kept(y) else [])
+
+    def _carried(self, make: Make, strip: Strip, to: Strip, rings: Mapping[Value, _Ring], restore: bool) -> list[Once]:
+        """Copy what strip `to` finds kept of a row: from where it is kept, or there."""
+        y = self.nodes[make.node].output
+        store, ring = self._stores[y], rings[y]
+        pixel = y.type.nbytes // y.type.rows
+        kept = make.row * store.type.shape[2] * pixel
+        here = (make.slot * ring.columns + to.spans[y][0] - strip.spans[y][0]) * pixel
+        function = move(to.kept(y) * pixel, pixel)
+        layer, fresh = self.parts.layer[make.node], ring if restore and make.fresh else None
+        places: tuple[_Ring | Buffer, ...] = (ring, store) if restore else (store, ring)
+        return [Once(_Text(function, None, places, (0,), layer, fresh), (here, kept) if restore else (kept, here))]
+
+    def _make(self, make: Make, strip: Strip, rings: Mapping[Value, _Ring], starts: bool) -> list[Once]:
+        """The calls that make a row; `starts`: nothing of it is there."""
+        layer = self.parts.layer[make.node]
+        node, row, spent = self.nodes[make.node], self._row(make, strip), self.spent[layer]
         spent.macs += row.macs
         spent.cost = None if spent.cost is None or row.cost is None else spent.cost + row.cost
         places = {row.y: self._place(node, -1, make.slot, strip, rings)}
@@ -137,9 +171,9 @@ class StageLowering:
                 operands.append(memory or self._other(a.operand, f"{node.output.name}_{a.name}"))
                 at.append(offset)
             target = places[row.y][0]
-            fresh = target if make.fresh and isinstance(target, _Ring) and not found else None
+            fresh = target if make.fresh and starts and isinstance(target, _Ring) and not found else None
             writes = tuple(i for i, a in enumerate(step.args) if a.written)
-            found.append(Once(_Text(function, step, tuple(operands), writes, make.node, fresh), tuple(at)))
+            found.append(Once(_Text(function, step, tuple(operands), writes, layer, fresh), tuple(at)))
         return found
 
     def _other(self, operand: Operand, name: str) -> Buffer | Scratch:
@@ -156,8 +190,7 @@ class StageLowering:
         """The memory of the output (index -1) or of an input, and where in it the window starts, in bytes; `slot`
         counts rows of the memory."""
         v = node.output if index < 0 else node.input(index)
-        columns = strip.spans[node.output]
-        left = columns[0] if index < 0 else strip.reads(node, index)[0]
+        left = strip.made[node.output][0] if index < 0 else strip.reads(node, index)[0]
         if v in rings:
             t = rings[v].type
             return rings[v], (slot * t.shape[2] + left - strip.spans[v][0]) * (t.nbytes // t.rows)
@@ -168,7 +201,7 @@ class StageLowering:
     def _row(self, make: Make, strip: Strip) -> _Row:
         """The kernel for one row, the same object for every row of the same form."""
         node = self.nodes[make.node]
-        columns = strip.spans[node.output]
+        columns = strip.made[node.output]
         pads: tuple[int, int, int, int] = (0, 0, 0, 0)
         shapes: dict[int, tuple[int, ...]] = {}
         for i in image_inputs(node):
@@ -181,9 +214,10 @@ class StageLowering:
         form = (node.output, pads, tuple(shapes.items()), columns[1] - columns[0])
         if form not in self._rows:
             self._rows[form] = self._build(make.node, pads, shapes, columns[1] - columns[0])
-        row, spent = self._rows[form], self.spent[make.node]
+        row, spent = self._rows[form], self.spent[self.parts.layer[make.node]]
+        self.choices.setdefault(make.node, row.choice)
         spent.choice = spent.choice or row.choice
-        spent.weights = max(spent.weights, row.weights)
+        self._weights[make.node] = max(self._weights.get(make.node, 0), row.weights)
         return row
 
     def _build(
@@ -210,7 +244,7 @@ class StageLowering:
 
     def _choose(self, k: int, small: Node) -> Choice:
         """One kernel row for all rows of a node, where it takes them: weights are packed once."""
-        known = self.spent[k].choice
+        known = self.choices.get(k)
         if known and not known.variant.accepts(small, self.target):
             return known
         choice = choose(small, self.target, self.selection.goal, self.selection.without)
@@ -261,7 +295,7 @@ class _Instances:
             moves = tuple(s[i] for s in steps)
             buffer = self._buffer(operand, text.function.params[i].name)
             places.append(Place(buffer, offset, moves if any(moves) else ()))
-        step, layer = text.step, self.first_layer + text.node
+        step, layer = text.step, self.first_layer + text.layer
         read = next((i for i, a in enumerate(step.args) if a.name == step.inplace), -1) if step else -1
         return Call(text.function, tuple(places), text.writes, layer, ((0, read),) if read >= 0 else ())
 

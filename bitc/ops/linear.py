@@ -46,9 +46,14 @@ class Conv2D(Op):
         return replace(self, window=replace(self.window, pads=pads))
 
     def on_channels(self, start: int, stop: int, of: int, constants: Sequence[Array | None]) -> Channels | None:
-        if self.group != 1 or len(constants) < 2 or constants[1] is None:
+        if len(constants) < 2 or constants[1] is None:
             return None
         rest = last_axis(constants[2:], start, stop, of)
+        if self.group == of and constants[1].shape[3] == 1 and of > 1:  # channel by channel
+            part = replace(self, group=stop - start)
+            return Channels(part, (constants[0], constants[1][start:stop], *rest))
+        if self.group != 1:
+            return None
         return Channels(self, (constants[0], constants[1][start:stop], *rest), all_inputs=True)
 
     def pixels(self, x: TensorType) -> TensorType:

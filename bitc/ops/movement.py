@@ -93,6 +93,9 @@ class Concat(Op):
 
     axis: int
 
+    def input_window(self, output: Box, index: int) -> Box | None:
+        return output if self.axis == 3 else None
+
     def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
         present = [t for t in types if t is not None]
         first, total = present[0], sum(t.shape[self.axis] for t in present)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 
 from bitc.ir.graph import Graph, Node, Value
 from bitc.ir.schedule import Stage
 from bitc.ops.linear import Conv2D
-from bitc.schedule.columns import strips, why_not_strips, with_crops
-from bitc.schedule.rows import Make, RowPlan, plan_rows
+from bitc.schedule.columns import Strip, fault, store_bytes, stores, strips
+from bitc.schedule.parts import Parts, parts
+from bitc.schedule.rows import Make, RowPlan
 
 
 @dataclass(frozen=True)
@@ -20,40 +23,70 @@ class Estimate:
     macs: int
 
 
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """What stages of the same nodes have in common, whatever their strips."""
+
+    parts: Parts
+    plan: RowPlan
+    alive: frozenset[frozenset[Value]]
+    made: dict[Value, int]
+    """Rows of each value."""
+
+
 class StageEstimates:
-    """Estimates of one stage for any number of strips."""
+    """Estimates of stages of the same nodes."""
 
     def __init__(self, graph: Graph, nodes: tuple[Node, ...]) -> None:
         self.graph, self.nodes = graph, nodes
-        self._plans: dict[bool, tuple[Stage, RowPlan, frozenset[frozenset[Value]], dict[Value, int]]] = {}
+        self._rows: dict[tuple[bool, int, frozenset[Value]], _Rows] = {}
 
-    def strips(self, count: int) -> Estimate | None:
-        """The estimate for so many strips; None if they are not possible."""
-        if why_not_strips(self.graph, Stage(self.nodes, count)):
+    def of(self, stage: Stage) -> Estimate | None:
+        """The estimate for a stage of the nodes; None if it is not possible."""
+        running, rows = self._running(stage)
+        found = strips(running)
+        if fault(running, found):
             return None
-        stage, plan, together, made = self._plan(count)
         most = total = 0
-        for strip in strips(self.graph, stage):
-            width = {v: strip.width(v) for v in strip.spans}
-            size = {v: rows * width[v] * (v.type.nbytes // v.type.rows) for v, rows in plan.capacity.items()}
-            most = max(most, max((sum(size[v] for v in alive) for alive in together), default=0))
-            total += sum(made[n.output] * width[n.output] * per_pixel(n) for n in stage.nodes)
+        for strip in found:
+            pixels = {v: strip.width(v) * (v.type.nbytes // v.type.rows) for v in strip.spans}
+            size = {v: count * pixels[v] for v, count in rows.plan.capacity.items()}
+            most = max(most, max((sum(size[v] for v in alive) for alive in rows.alive), default=0))
+            total += sum(rows.made[n.output] * strip.making(n.output) * per_pixel(n) for n in running.nodes)
+        most += sum(store_bytes(v, columns) for v, columns in stores(running, found).items())
         return Estimate(most, total)
 
-    def _plan(self, count: int) -> tuple[Stage, RowPlan, frozenset[frozenset[Value]], dict[Value, int]]:
-        key = count > 1  # strips only add the copies of what they read
-        if key not in self._plans:
-            stage = with_crops(Stage(self.nodes, count))
-            plan = plan_rows(self.graph, stage)
-            made = dict.fromkeys((n.output for n in stage.nodes), 0)
+    def halos(self, stage: Stage) -> dict[Value, int]:
+        """Values of which strips next to each other need the same columns, and the bytes that keeping them takes."""
+        running, _ = self._running(stage)
+        found = strips(running)
+        common = dict[Value, int]()
+        for before, strip in pairwise(found):
+            for v in strip.made:
+                common[v] = max(common.get(v, 0), _common(before, strip, v))
+        return {v: store_bytes(v, columns) for v, columns in common.items() if columns}
+
+    def _running(self, stage: Stage) -> tuple[Parts, _Rows]:
+        outside = stage.keep - {n.output for n in self.nodes}
+        key = stage.strips > 1, stage.block, outside  # what changes the nodes
+        if key not in self._rows:
+            running = parts(self.graph, stage)
+            plan = running.rows()
+            made = dict.fromkeys((n.output for n in running.nodes), 0)
             for step in plan.steps:
                 if isinstance(step, Make):
-                    made[stage.nodes[step.node].output] += 1
-            self._plans[key] = stage, plan, _alive(stage, plan), made
-        stage, plan, alive, rows = self._plans[key]
-        return Stage(stage.nodes, count), plan, alive, rows
+                    made[running.nodes[step.node].output] += 1
+            self._rows[key] = _Rows(running, plan, _alive(running, plan), made)
+        rows = self._rows[key]
+        return rows.parts.cut(stage), rows
 
 
+def _common(before: Strip, strip: Strip, v: Value) -> int:
+    """How many columns of a value two strips need."""
+    return min(before.spans[v][1], strip.spans[v][1]) - strip.spans[v][0] if before.width(v) and strip.width(v) else 0
+
+
+@lru_cache(maxsize=65536)
 def per_pixel(node: Node) -> int:
     """Multiply-accumulates of one pixel of a node's output."""
     op = node.op
@@ -65,7 +98,7 @@ def macs(nodes: Iterable[Node]) -> int:
     return sum(per_pixel(n) * n.output.type.rows for n in nodes)
 
 
-def _alive(stage: Stage, plan: RowPlan) -> frozenset[frozenset[Value]]:
+def _alive(running: Parts, plan: RowPlan) -> frozenset[frozenset[Value]]:
     """The sets of line buffers that hold something at the same time, while a row is made."""
     last: dict[tuple[Value, int], int] = {}
     version: dict[Value, int] = {}
@@ -74,7 +107,7 @@ def _alive(stage: Stage, plan: RowPlan) -> frozenset[frozenset[Value]]:
         if not isinstance(step, Make):
             touched.append([])
             continue
-        node = stage.nodes[step.node]
+        node = running.nodes[step.node]
         y = node.output
         if step.fresh:
             version[y] = version.get(y, 0) + 1

@@ -8,14 +8,12 @@ rows still needed are moved to the buffer's start.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from bitc.ir.box import Box
-from bitc.ir.graph import Graph, Node, Value
-from bitc.ir.schedule import Stage, kept
-from bitc.ops.base import Pointwise
+from bitc.ir.graph import Node, Value
 from bitc.ops.movement import Crop
 
 
@@ -106,15 +104,16 @@ def why_not(node: Node) -> str:
     return ""
 
 
-def plan_rows(graph: Graph, stage: Stage) -> RowPlan:
-    """Simulate the stage; its nodes have passed `why_not`."""
-    return _Simulation(stage.nodes, kept(graph, stage)).run()
+def plan_rows(nodes: Sequence[Node], whole: Sequence[Value], at_once: Collection[Value] = ()) -> RowPlan:
+    """Simulate the nodes of a stage, which have passed `why_not`. Values that are `whole` are stored as tensors; of
+    those `at_once`, the first demand makes all rows."""
+    return _Simulation(nodes, whole, at_once).run()
 
 
 class _Simulation:
-    def __init__(self, nodes: Sequence[Node], whole: Sequence[Value]) -> None:
+    def __init__(self, nodes: Sequence[Node], whole: Sequence[Value], at_once: Collection[Value]) -> None:
         self.nodes = nodes
-        self.whole = set(whole)
+        self.whole, self.at_once = set(whole), at_once
         self.maker = {n.output: k for k, n in enumerate(nodes)}
         self.images = [image_inputs(n) for n in nodes]
         self.readers: dict[Value, list[tuple[int, int]]] = {}
@@ -153,6 +152,7 @@ class _Simulation:
         k = self.maker.get(v)
         if k is None:
             return
+        bottom = v.shape[1] if v in self.at_once else bottom
         while self.next[k] < len(self.needed[k]) and self.needed[k][self.next[k]] < bottom:
             self.make(k)
 
@@ -191,36 +191,3 @@ class _Simulation:
                           for w, x in zip(windows, inputs, strict=True))  # fmt: skip
             steps.append(Make(k, row, row - base.get(y, 0), fresh, reads))
         return RowPlan(tuple(steps), self.capacity)
-
-
-def overwritten(graph: Graph, stage: Stage) -> Value | None:
-    """A tensor from outside the stage whose memory the stage's last value can take over row by row: the last node adds
-    to it, or the like, and nothing reads a row of it once that row of the result is made. None if there is none."""
-    last = stage.nodes[-1]
-    y, made = last.output, {n.output for n in stage.nodes}
-    if stage.strips > 1 or not isinstance(last.op, Pointwise) or kept(graph, stage) != (y,):
-        return None
-    for i in image_inputs(last):
-        x = last.input(i)
-        inside = all(n.output in made for n in graph.consumers.get(x, ()))
-        outside = x in made or x in graph.outputs or x not in graph.producers
-        if outside or not inside or (x.shape, x.type.nbytes) != (y.shape, y.type.nbytes):
-            continue
-        if _done_with(plan_rows(graph, stage), stage, x):
-            return x
-    return None
-
-
-def _done_with(plan: RowPlan, stage: Stage, x: Value) -> bool:
-    """Whether no row of x is read after that row of the stage's last value is made."""
-    written = -1
-    for step in plan.steps:
-        if not isinstance(step, Make):
-            continue
-        node = stage.nodes[step.node]
-        for v, rows in zip(node.inputs, step.reads, strict=True):
-            if v is x and rows is not None and rows[0] <= written:
-                return False
-        if node is stage.nodes[-1]:
-            written = step.row
-    return True

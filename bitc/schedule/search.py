@@ -7,18 +7,21 @@ on estimates.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from bitc.ir.graph import Graph, Value
 from bitc.ir.schedule import Blocks, Stage
 from bitc.ops.movement import Reshape
-from bitc.schedule.blocks import SIZE, chains
+from bitc.schedule.blocks import SIZE, chains, splits
 from bitc.schedule.estimate import StageEstimates, macs
-from bitc.schedule.rows import overwritten, why_not
+from bitc.schedule.overlay import operands, overwritten
+from bitc.schedule.rows import why_not
 
 STRIPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24)
 """Numbers of strips that are tried."""
+BLOCKS = (16,)
+"""Sizes of blocks of channels that are tried."""
 MOST = 64
 """Partial schedules kept per cut."""
 NO_WORK = 1 << 62
@@ -84,16 +87,32 @@ def _options(
         return found
     estimates = StageEstimates(graph, tuple(nodes))
     around = live.around(start, stop)
-    width = nodes[-1].output.shape[2]
-    for count in STRIPS:
-        if count > width:
-            break
-        estimate = estimates.strips(count)
-        if estimate is None:
-            break
-        taken = nodes[-1].output.type.nbytes if count == 1 and overwritten(graph, Stage(tuple(nodes))) else 0
-        found.append(Point(around - taken + estimate.bytes, estimate.macs, (Stage(tuple(nodes), count),)))
+    for stage in _stages(graph, estimates, adjacent):
+        estimate = estimates.of(stage)
+        if estimate is not None:
+            taken = nodes[-1].output.type.nbytes if overwritten(graph, stage) else 0
+            found.append(Point(around - taken + estimate.bytes, estimate.macs, (stage,)))
     return found
+
+
+def _stages(graph: Graph, estimates: StageEstimates, short: bool) -> Iterator[Stage]:
+    """The ways to run nodes as a stage that are tried; `short`: there is no cut between them."""
+    nodes = estimates.nodes
+    width = nodes[-1].output.shape[2]
+    operand = frozenset(operands(graph, nodes)[:1])
+    wide = [n.output.type.channels for n in splits(graph, nodes)] if short else []
+    blocks = (0, *(size for size in BLOCKS if max(wide, default=0) > size))
+    for count in sorted({-(-width // -(-width // count)) for count in (*STRIPS, width) if count <= width}):
+        for block in blocks:
+            stage = Stage(nodes, count, block=block)
+            yield stage
+            if count == 1:
+                continue
+            if operand:
+                yield replace(stage, keep=operand)
+            halos = estimates.halos(stage)
+            if halos:
+                yield replace(stage, keep=frozenset(halos))
 
 
 class _Live:

@@ -22,7 +22,7 @@ from bitc.ops.quantized import AddRequant
 from bitc.ops.unary import Relu
 from bitc.ops.window import Window
 from bitc.schedule.columns import why_not_strips
-from bitc.schedule.rows import why_not
+from bitc.schedule.rows import image_inputs, why_not
 from tests.kernels.harness import random_array
 
 BIT = Threshold(Quant.two_valued(-1, 1))
@@ -122,20 +122,25 @@ class Net(Builder):
 
 @dataclass(frozen=True)
 class Case:
-    """A network, where its one stage starts and stops, and in how many strips it runs."""
+    """A network, where its one stage starts and stops, in how many strips it runs, of which values strips keep columns
+    (one bit each, what the stage reads included), and how many channels run at a time."""
 
     graph: Graph
     first: int
     last: int
     strips: int
+    keep: int
+    block: int
 
     def stage(self, graph: Graph) -> Stage | None:
         """The stage of these nodes in a graph of the same nodes; None if they are none."""
         nodes = graph.nodes[self.first : self.last + 1]
         if any(why_not(n) for n in nodes):
             return None
-        stage = Stage(nodes, self.strips)
-        return stage if not why_not_strips(graph, stage) else Stage(nodes)
+        images = dict.fromkeys(v for n in nodes for v in (*(n.input(i) for i in image_inputs(n)), n.output))
+        keep = frozenset(v for i, v in enumerate(images) if self.keep >> i & 1)
+        stage = Stage(nodes, self.strips, keep, self.block)
+        return stage if not why_not_strips(graph, stage) else Stage(nodes, block=self.block)
 
 
 @st.composite
@@ -158,7 +163,9 @@ def cases(draw: st.DrawFn) -> Case:
     graph = Graph("net", (x,), (v, *extra), tuple(net.nodes))
     first = draw(st.integers(0, len(net.nodes) - 1))
     last = draw(st.integers(first, len(net.nodes) - 1))
-    return Case(graph, first, last, draw(st.sampled_from([1, 1, 2, 3, 5])))
+    strips, block = draw(st.sampled_from([1, 1, 2, 3, 5])), draw(st.sampled_from([0, 0, 1, 3, 16]))
+    keep = draw(st.sampled_from([0, 0xFFFF]) | st.integers(0, 0xFFFF))
+    return Case(graph, first, last, strips, keep, block)
 
 
 def together(found: list[Case]) -> tuple[Graph, list[tuple[Case, int]]]:

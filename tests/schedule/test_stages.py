@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,10 @@ from bitc.kernels import assign_layouts
 from bitc.ops.binary import Add
 from bitc.ops.quantized import AddRequant
 from bitc.ops.window import Window
-from bitc.schedule.rows import overwritten
+from bitc.schedule.overlay import overwritten
 from bitc.target import Target
 from tests.kernels.harness import (
+    Compiled,
     assert_same,
     call,
     compile_schedule,
@@ -71,9 +73,11 @@ def test_many_schedules(found: list[Case]) -> None:
     check_batch(found, portable())
 
 
+@pytest.mark.parametrize("strips", [1, 3, 7])
 @pytest.mark.parametrize("dtype", [FLOAT32, INT8], ids=str)
-def test_a_sum_takes_over_the_memory_of_its_operand(dtype: DType, tmp_path: Path) -> None:
-    """Rows of the operand are read by a 1x1 convolution before the 3x3 one lets the sum reach them."""
+def test_a_sum_takes_over_the_memory_of_its_operand(dtype: DType, strips: int, tmp_path: Path) -> None:
+    """Rows of the operand are read by a 1x1 convolution before the 3x3 one lets the sum reach them; the columns that
+    the next strip needs too are kept."""
     net, same = Net(5), Window((3, 3), pads=(1, 1, 1, 1))
     x = Value("x", TensorType((1, 9, 7, 8), dtype))
     v = net.conv(x, same, dtype, 8, 1)
@@ -83,8 +87,9 @@ def test_a_sum_takes_over_the_memory_of_its_operand(dtype: DType, tmp_path: Path
     stage_nodes = net.nodes[before:]
     y = net.conv(total, Window((3, 3)), dtype, 4, 1)
     graph = Graph("net", (x,), (y,), tuple(net.nodes))
-    stage = Stage(tuple(stage_nodes))
+    stage = Stage(tuple(stage_nodes), strips, frozenset({v}))
     assert overwritten(graph, stage) is v
+    assert strips == 1 or overwritten(graph, replace(stage, keep=frozenset())) is None
     compiled = compile_schedule(Schedule(graph, (stage,)), portable())
     assert compiled.program.values[total].root is compiled.program.values[v]
     assert compiled.plan.arena_bytes < 2 * v.type.nbytes
@@ -102,3 +107,47 @@ def test_an_operand_that_is_read_again_keeps_its_memory() -> None:
     y = net.conv(total, Window(), FLOAT32, 4, 1)
     graph = Graph("net", (x,), (y,), tuple(net.nodes))
     assert overwritten(graph, Stage(graph.nodes[1:3])) is None
+
+
+def bottleneck(dtype: DType, window: Window) -> tuple[Graph, Stage]:
+    """Expand, depthwise, project, between two other layers; the stage is of the three."""
+    net = Net(5)
+    x = Value("x", TensorType((1, 13, 12, 4), dtype))
+    v = net.conv(x, Window(), dtype, 4, 1)
+    wide = net.conv(v, Window(), dtype, 40, 1)
+    v = net.conv(net.conv(wide, window, dtype, 40, 40), Window(), dtype, 3, 1)
+    y = net.conv(v, Window((3, 3)), dtype, 4, 1)
+    return Graph("net", (x,), (y,), tuple(net.nodes)), Stage(tuple(net.nodes[1:4]))
+
+
+def checked(graph: Graph, stage: Stage, folder: Path) -> Compiled:
+    """The graph compiled with one stage, its outputs compared with the oracle."""
+    compiled = compile_schedule(Schedule(graph, (stage,)), portable())
+    feeds = random_feeds(graph)
+    got = call(compiled, ctypes.CDLL(str(shared_library(compiled, folder))), feeds)
+    for name, expected in interp.run(graph, feeds).items():
+        assert_same(got[name], expected, name)
+    return compiled
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, INT8], ids=str)
+def test_kept_columns_are_not_computed_again(dtype: DType, tmp_path: Path) -> None:
+    graph, stage = bottleneck(dtype, Window((3, 3), pads=(1, 1, 1, 1)))
+    wide = stage.nodes[0].output
+    rows = checked(graph, stage, tmp_path / "rows")
+    again = checked(graph, replace(stage, strips=6), tmp_path / "again")
+    keeping = checked(graph, replace(stage, strips=6, keep=frozenset({wide})), tmp_path / "keeping")
+    assert again.plan.arena_bytes < keeping.plan.arena_bytes < rows.plan.arena_bytes
+    recomputed = [sum(layer.recomputed for layer in c.program.layers) for c in (rows, again, keeping)]
+    assert recomputed[0] == recomputed[2] == 0 < recomputed[1]
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, INT8], ids=str)
+def test_a_bottleneck_by_blocks_of_channels(dtype: DType, tmp_path: Path) -> None:
+    """Blocks of 16, 16 and 8 channels; every layer is reported once."""
+    graph, stage = bottleneck(dtype, Window((7, 7), (2, 2), (3, 3, 3, 3)))
+    strips = checked(graph, replace(stage, strips=3), tmp_path / "strips")
+    blocks = checked(graph, replace(stage, strips=3, block=16), tmp_path / "blocks")
+    assert blocks.plan.arena_bytes < strips.plan.arena_bytes
+    layers = [[(la.name, la.macs, la.recomputed) for la in c.program.layers] for c in (strips, blocks)]
+    assert layers[0] == layers[1]
