@@ -94,10 +94,11 @@ def run(
     compiled: Compiled, samples: Sequence[device.Sample], runner: str | None, toolchain: Toolchain, opt: str
 ) -> tuple[dict[str, Any], list[dict[str, Array]]]:
     """Run samples on the target: the report, and the outputs per sample."""
+    given = [compiled.given(s) for s in samples]
     with _folder(compiled) as folder:
         build = _build(compiled, folder, toolchain, opt)
         report = _report(compiled, build.model)
-        done = device.run(build, compiled.program, samples, runner)
+        done = device.run(build, compiled.program, given, runner)
     report |= {"samples": len(samples), **_cost(done)}
     return report, done.outputs
 
@@ -133,12 +134,13 @@ def verify(
     graph = compiled.interface
     samples = load_inputs(inputs, graph, count) if inputs else random_inputs(graph, count or RANDOM_SAMPLES, seed)
     labels = load_labels(inputs, len(samples)) if inputs else None
+    given = [compiled.given(s) for s in samples]
     with _folder(compiled) as folder:
         plain = _build(compiled, folder, toolchain, opt)
         hooked = _build(compiled, folder, toolchain, opt, hooks=True)
         report = _report(compiled, plain.model)
-        done = device.run(plain, compiled.program, samples, runner)
-        recorded = device.run(hooked, compiled.program, samples[:2], runner, record=True)
+        done = device.run(plain, compiled.program, given, runner)
+        recorded = device.run(hooked, compiled.program, given[:2], runner, record=True)
     result = compare(compiled, samples, done, recorded, labels)
     if tensors:
         result["per_layer"] = per_layer(compiled.model, compiled.graph, samples)
@@ -189,10 +191,11 @@ def bench(
     """Cost per layer on the target's runner: instructions, fuel or nanoseconds."""
     graph = compiled.interface
     samples = load_inputs(inputs, graph, 1) if inputs else random_inputs(graph, 1, 0)
+    given = [compiled.given(s) for s in samples]
     with _folder(compiled) as folder:
         hooked = _build(compiled, folder, toolchain, opt, hooks=True)
         report = _report(compiled, hooked.model)
-        done = device.run(hooked, compiled.program, samples, runner, record=True)
+        done = device.run(hooked, compiled.program, given, runner, record=True)
     metric = done.result.metric
     layers, before = [], 0
     for record in done.result.layers[0]:

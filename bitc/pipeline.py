@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import bitc
-from bitc import codegen
+from bitc import codegen, interp
 from bitc.errors import UsageError
 from bitc.frontend import Imported, load
 from bitc.ir.graph import Array, Graph
@@ -38,6 +38,7 @@ from bitc.passes.sign_zero import SignOfZero
 from bitc.passes.simplify import Simplify
 from bitc.passes.straight_through import StraightThrough
 from bitc.planning import Planned, Planner
+from bitc.schedule.streaming import rows_node, upstream
 from bitc.target import Target
 
 
@@ -51,7 +52,8 @@ class Options:
     `tolerance`: relative distance from ±alpha within which a weight is two-valued. `name`: prefix of C names; empty:
     from the file name. `goal`: what kernels are chosen for.
     `sparse`: whether kernels that leave out zero weights may be chosen. `max_overhead`: factor of multiply-accumulates
-    within which the least memory is wanted; None: the least work that fits the target.
+    within which the least memory is wanted; None: the least work that fits the target. `stream`: whether the input
+    comes row by row.
     """
 
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -63,6 +65,7 @@ class Options:
     goal: Goal = Goal.BALANCED
     sparse: bool = True
     max_overhead: float | None = None
+    stream: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,16 @@ class Compiled:
     plan: MemoryPlan
     files: Mapping[str, str]
     planned: Planned
+
+    def given(self, sample: Mapping[str, Array]) -> dict[str, Array]:
+        """A sample by ONNX input names as the C interface takes it: where the input comes by rows, as pixels."""
+        node = rows_node(self.graph)
+        if node is None:
+            return dict(sample)
+        before = upstream(self.graph)
+        (x,) = self.interface.inputs
+        moves = Graph("pixels", (x,), (node.input(0),), tuple(n for n in self.graph.nodes if n in before))
+        return {**sample, x.name: next(iter(interp.run(moves, sample).values()))}
 
     @property
     def interface(self) -> Graph:
@@ -154,7 +167,7 @@ def planner(model: Optimized, target: Target) -> Planner:
     """The schedules of a model on a target."""
     options = model.options
     without = () if options.sparse else ZEROS_SKIPPED
-    return Planner(model.graph, target, options.goal, without, model.imported.states)
+    return Planner(model.graph, target, options.goal, without, model.imported.states, options.stream)
 
 
 def prefix(name: str, source: str | Path | bytes) -> str:

@@ -16,6 +16,7 @@ from bitc.lower import RowCache, lower
 from bitc.schedule import order, plan_memory
 from bitc.schedule.rows_first import rows_first
 from bitc.schedule.search import Point, candidates
+from bitc.schedule.streaming import by_rows
 from bitc.target import Target
 
 STACK = 1024
@@ -52,8 +53,8 @@ class Planned:
     @property
     def ram_bytes(self) -> int:
         """Arena, input and output, and what is set aside for the stack."""
-        interface = (*self.program.inputs, *self.program.outputs)
-        return self.plan.arena_bytes + sum(b.type.nbytes for b in interface) + STACK
+        outputs = sum(b.type.nbytes for b in self.program.outputs)
+        return self.plan.arena_bytes + self.program.given_bytes + outputs + STACK
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +67,14 @@ class Planner:
     without: tuple[str, ...] = ()
     """Kernel rows that must not be chosen."""
     states: Sequence[tuple[str, str]] = ()
+    stream: bool = False
+    """Whether the input comes row by row."""
 
     @cached_property
     def by_layers(self) -> Planned:
         """The plan without stages."""
-        return self._lowered(Schedule(self._laid_out(self.graph)), self._fast)
+        graph = self._by_rows[0] if self.stream else self._laid_out(self.graph)
+        return self._lowered(Schedule(graph), self._fast)
 
     @cached_property
     def _fast(self) -> _Kernels:
@@ -83,7 +87,8 @@ class Planner:
 
     @cached_property
     def _by_rows(self) -> tuple[Graph, list[Point]]:
-        graph = self._laid_out(rows_first(self.graph))
+        kept = tuple(i for i, _ in self.states)
+        graph = self._laid_out(by_rows(self.graph, kept) if self.stream else rows_first(self.graph))
         return graph, candidates(graph)
 
     def front(self) -> list[Planned]:
@@ -100,10 +105,11 @@ class Planner:
 
     def choose(self, max_overhead: float | None = None) -> Planned:
         """The least memory within `max_overhead`, a factor of multiply-accumulates, if that is given; else the least
-        work that fits the target's RAM, or the least memory if nothing fits."""
+        work that fits the target's RAM, or the least memory if nothing fits. Where the input comes by rows, the least
+        memory without extra work is taken if it fits."""
         if max_overhead is not None:
             return self._least_memory(max_overhead)
-        best = self.by_layers
+        best = self._least_memory(1.0) if self.stream else self.by_layers
         limit = self.target.memory.ram
         if limit is None or best.ram_bytes <= limit:
             return best

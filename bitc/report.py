@@ -44,7 +44,7 @@ def compile_report(
         "states": [
             {"input": i, "output": o, "bytes": b.type.nbytes} for (i, o), b in zip(states, program.states, strict=True)
         ],
-        "input_bytes": sum(b.type.nbytes for b in program.inputs),
+        "input_bytes": program.given_bytes,
         "output_bytes": sum(b.type.nbytes for b in program.outputs),
         "weights_bytes": program.weights_bytes,
         "code_bytes": objects.code_bytes,

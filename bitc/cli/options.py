@@ -106,6 +106,14 @@ def target_options(command: _Command) -> _Command:
             help="Use the least RAM with at most so many times the multiply-accumulates, e.g. 1.25. Default: the least "
             "work that fits the RAM.",
         ),
+        click.option(
+            "--input",
+            "given",
+            type=click.Choice(["whole", "stream"]),
+            default="whole",
+            show_default=True,
+            help="How the C code takes the input. stream: an image row by row, never whole in RAM.",
+        ),
         click.option("--ram", default=None, metavar="SIZE", help="RAM of the chip, e.g. 64k."),
         click.option(
             "-t", "--target", default="host", show_default=True, help="A name of `bitc targets`, or a TOML file."
@@ -125,10 +133,11 @@ def make_options(
     goal: Goal = Goal.BALANCED,
     sparse: bool = True,
     max_overhead: float | None = None,
+    given: str = "whole",
 ) -> Options:
     known = dict(_constant(c) for c in constants)
     sizes = dict(_shape(s) for s in shapes)
-    return Options(sizes, known, states, int(sign0 or 0), snap, name, goal, sparse, max_overhead)
+    return Options(sizes, known, states, int(sign0 or 0), snap, name, goal, sparse, max_overhead, given == "stream")
 
 
 def make_job(
@@ -149,12 +158,13 @@ def make_job(
     optimize: str,
     no_sparse: bool,
     max_overhead: float | None,
+    given: str,
 ) -> Job:
     """The parsed form of `model_options` and `target_options`."""
     chip = Target.load(target, ram, flash, features)
     toolchain = Toolchain(cc) if cc else Toolchain()
     goal = Goal(optimize)
-    options = make_options(shapes, constants, states, snap, sign0, name, goal, not no_sparse, max_overhead)
+    options = make_options(shapes, constants, states, snap, sign0, name, goal, not no_sparse, max_overhead, given)
     return Job(model, chip, options, toolchain, _LEVELS[goal], as_json)
 
 

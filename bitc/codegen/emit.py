@@ -9,7 +9,7 @@ from bitc import resources
 from bitc.codegen.interface import members
 from bitc.codegen.render import Renderer
 from bitc.ir.plan import MemoryPlan
-from bitc.ir.program import Buffer, Call, Done, Item, Kind, Layer, Loop, Place, Program, c_size
+from bitc.ir.program import Buffer, Call, Done, Item, Kind, Layer, Loop, NextRow, Place, Program, c_size, walk
 from bitc.kernels.literals import Names, identifier, initializer
 from bitc.target import Target
 
@@ -55,6 +55,12 @@ class _Emitter:
         self.outputs = members(program.outputs)
         self.paths = {b: f"in->{m.name}" for b, m in zip(program.inputs, self.inputs, strict=True)}
         self.paths |= {b: f"out->{m.name}" for b, m in zip(program.outputs, self.outputs, strict=True)}
+        self.counters: list[str] = []
+        """Names of the counters of the loops around what is written."""
+        self.waits = 0
+        """How many places there are that wait for a row."""
+        if program.row:
+            self.paths[program.row] = "row"
 
     def files(self) -> dict[str, str]:
         statements = list(self._statements(self.program.body, 0))
@@ -80,6 +86,7 @@ class _Emitter:
                 outputs=self.outputs,
                 checks=self.target.c_checks,
                 state_bytes=self.plan.state_bytes,
+                stream=self._stream(),
             ),
             f"{self.prefix}_weights.c": self.renderer.file("weights.c.j2", **common),
             "CMakeLists.txt": self.renderer.file("CMakeLists.txt.j2", **common),
@@ -98,7 +105,18 @@ class _Emitter:
             weights_bytes=self.program.weights_bytes,
             states=[f"{b.name}: {b.type}".replace("*/", "* /") for b in self.program.states],
             state_bytes=self.plan.state_bytes,
+            stream=self._stream(),
         )
+
+    def _stream(self) -> dict[str, object] | None:
+        """What the templates need to know of an input that comes by rows."""
+        p = self.program
+        if p.row is None or p.progress is None:
+            return None
+        _, height, width, channels = p.inputs[0].type.shape
+        member, at = self.inputs[0], self.plan.offset(p.progress)
+        size = c_size(p.row.type)
+        return {"m": member, "rows": height, "width": width, "channels": channels, "size": size, "at": at}
 
     def _constant(self, name: str, b: Buffer) -> dict[str, object]:
         return {"name": name, "c_type": b.c_type, "size": max(c_size(b.type), 1), "text": initializer(b.array)}
@@ -106,10 +124,16 @@ class _Emitter:
     def _statements(self, items: Sequence[Item], depth: int) -> Iterator[_Statement]:
         for item in items:
             if isinstance(item, Loop):
-                i = f"i{depth}"
-                yield _Statement(f"for (int {i} = 0; {i} < {item.count}; {i}++) {{", depth)
+                resumed = any(isinstance(j, NextRow) for j in walk(item.body))
+                i = f"at[{depth + 1}]" if resumed else f"i{depth}"
+                self.counters.append(i)
+                yield _Statement(f"for ({'' if resumed else 'int '}{i} = 0; {i} < {item.count}; {i}++) {{", depth)
                 yield from self._statements(item.body, depth + 1)
                 yield _Statement("}", depth)
+                self.counters.pop()
+            elif isinstance(item, NextRow):
+                self.waits += 1
+                yield _Statement(f"NEXT_ROW({self.waits});", depth)
             elif isinstance(item, Done):
                 data = self._pointer(Place(item.buffer), "void", is_const=True)
                 yield _Statement(f"LAYER_DONE({item.layer}, {data}, {item.buffer.type.nbytes}ul);", depth)
@@ -128,7 +152,10 @@ class _Emitter:
 
     def _pointer(self, place: Place, c_type: str, is_const: bool) -> str:
         root, const = place.buffer.root, "const " if is_const else ""
-        pointer, steps = f"({const}{c_type} *)", "".join(_step(i, s) for i, s in enumerate(place.steps) if s)
+        pointer, steps = (
+            f"({const}{c_type} *)",
+            "".join(_step(self.counters[i], s) for i, s in enumerate(place.steps) if s),
+        )
         if root.kind in (Kind.ARENA, Kind.STATE):
             offset = self.plan.offset(place.buffer) + place.offset
             at = f"mem + {offset}{steps}" if offset else f"mem{steps}"
@@ -146,9 +173,9 @@ class _Emitter:
         return self.constants[key][0]
 
 
-def _step(depth: int, step: int) -> str:
-    """What the loop at `depth` adds to a pointer."""
-    return f" {'+' if step > 0 else '-'} i{depth} * {abs(step)}"
+def _step(counter: str, step: int) -> str:
+    """What a loop adds to a pointer."""
+    return f" {'+' if step > 0 else '-'} {counter} * {abs(step)}"
 
 
 def _describe(index: int, layer: Layer) -> str:

@@ -125,11 +125,9 @@ def candidates(model: EditableModel) -> list[Candidate]:
 def needs(model: bytes, target: Target, options: Options) -> Needs:
     """What a model takes on a target. Raises ModelError, TargetError."""
     compiled = compile_model(model, target, options)
-    buffers = (*compiled.program.inputs, *compiled.program.outputs)
+    interface = compiled.program.given_bytes + sum(b.type.nbytes for b in compiled.program.outputs)
     cost = sum(instructions(c.variant, node, target) for node, c in compiled.selection.choices.items())
-    return Needs(
-        compiled.plan.arena_bytes + sum(b.type.nbytes for b in buffers), compiled.program.weights_bytes, round(cost)
-    )
+    return Needs(compiled.plan.arena_bytes + interface, compiled.program.weights_bytes, round(cost))
 
 
 def fits(model: bytes, target: Target, options: Options) -> bool:

@@ -13,10 +13,11 @@ from bitc.ir.types import TensorType
 
 
 class Kind(enum.Enum):
-    """Where a buffer lives: in the caller's input or output struct, in the arena, in the part of the arena that keeps
-    its contents between runs, or in flash."""
+    """Where a buffer lives: in the caller's input or output struct, in the row that the caller gives, in the arena, in
+    the part of the arena that keeps its contents between runs, or in flash."""
 
     INPUT = "input"
+    ROW = "row"
     OUTPUT = "output"
     ARENA = "arena"
     STATE = "state"
@@ -149,7 +150,12 @@ class Done:
     buffer: Buffer
 
 
-Item = Call | Loop | Done
+@dataclass(frozen=True)
+class NextRow:
+    """Go on with the next row of the input, as soon as the caller gives it."""
+
+
+Item = Call | Loop | Done | NextRow
 
 
 @dataclass(frozen=True)
@@ -185,6 +191,20 @@ class Program:
     """Where each computed value of the graph is."""
     states: tuple[Buffer, ...] = ()
     """What a run leaves for the next, zeros at first."""
+    row: Buffer | None = None
+    """One row of the only input, where the input is given by rows; it is an image of pixels then."""
+    progress: Buffer | None = None
+    """How far an image that comes by rows is: int32, where in the program, then a counter per loop around NextRow."""
+
+    @property
+    def kept(self) -> tuple[Buffer, ...]:
+        """What the arena keeps from one call to the next, zeros at first."""
+        return self.states + ((self.progress,) if self.progress else ())
+
+    @property
+    def given_bytes(self) -> int:
+        """Bytes that the caller holds as input at a time."""
+        return sum(b.type.nbytes for b in ((self.row,) if self.row else self.inputs))
 
     @property
     def calls(self) -> tuple[Call, ...]:

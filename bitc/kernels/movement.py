@@ -9,11 +9,12 @@ import numpy as np
 
 from bitc.ir.graph import Array, Node, Op, Value
 from bitc.ir.types import TensorType
+from bitc.kernels.copy import copy_step
 from bitc.kernels.literals import c_number
 from bitc.kernels.loops import Dim, nest, row_major
 from bitc.kernels.pack import pack_tensor
 from bitc.kernels.step import Arg, Built, Packed, Step, Variant, View, first_reason, out, product
-from bitc.ops.movement import Concat, Crop, Expand, Gather, Pad, Reshape, Slice, Tile, Transpose
+from bitc.ops.movement import Concat, Crop, Expand, Gather, Pad, Reshape, Rows, Slice, Tile, Transpose
 from bitc.ops.quantize import Repack
 from bitc.target import Target
 
@@ -177,6 +178,10 @@ def _crop(node: Node, target: Target) -> Built:
     return _one(node, Move(y.shape, tuple(steps[i] for i in (0, 2, 3, 1)) if op.planar else steps, steps_of(y)))
 
 
+def _rows(node: Node, target: Target) -> Built:
+    return (copy_step(node.input(0), node.output),)
+
+
 def _expand(node: Node, target: Target) -> Built:
     x, y = node.input(0).type, node.output.type
     extra = y.rank - x.rank
@@ -281,6 +286,7 @@ MOVEMENT = (
     _variant("transpose", Transpose, _transpose),
     _variant("slice", Slice, _slice),
     _variant("crop", Crop, _crop, _crop_accepts),
+    _variant("rows", Rows, _rows),
     _variant("expand", Expand, _expand),
     _variant("tile", Tile, _tile),
     _variant("concat", Concat, _concat),

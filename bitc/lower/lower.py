@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bitc.ir.dtypes import BIT1
+from bitc.ir.dtypes import BIT1, INT32
 from bitc.ir.graph import Node, Value
-from bitc.ir.program import Buffer, Call, Done, Item, Kind, Layer, Place, Program
+from bitc.ir.program import Buffer, Call, Done, Item, Kind, Layer, Loop, NextRow, Place, Program, walk
 from bitc.ir.schedule import Blocks, Schedule, Stage, kept
-from bitc.ir.types import type_of
+from bitc.ir.types import TensorType, type_of
 from bitc.kernels import Choice, Selection
 from bitc.kernels.copy import copy_step
 from bitc.kernels.costs import predict
@@ -19,6 +19,7 @@ from bitc.lower.stages import RowCache, Spent, StageLowering
 from bitc.ops.linear import Conv2D, MatMul
 from bitc.ops.recurrent import Recurrent
 from bitc.schedule.overlay import overwritten
+from bitc.schedule.streaming import rows_node, upstream
 from bitc.target import Target
 
 
@@ -47,6 +48,10 @@ class _Lowering:
     ) -> None:
         self.graph, self.selection, self.target, self.rows = schedule.graph, selection, target, rows
         self.stage_of = {n: stage for stage in schedule.stages for n in stage.nodes}
+        self.rows_node = rows_node(self.graph)
+        if self.rows_node:
+            self.stage_of.setdefault(self.rows_node, Stage((self.rows_node,)))
+        self.nodes = [n for n in self.graph.nodes if n not in upstream(self.graph)]
         inputs, outputs = ({v.name: v for v in side} for side in (self.graph.inputs, self.graph.outputs))
         self.states = {inputs[i]: outputs[o] for i, o in states}
         self.outputs = tuple(v for v in self.graph.outputs if v not in self.states.values())
@@ -54,12 +59,18 @@ class _Lowering:
         self.constants: dict[int, Buffer] = {}
         self.body: list[Item] = []
         self.layers: list[Layer] = []
-        alone = [n for n in self.graph.nodes if n not in self.stage_of]
+        alone = [n for n in self.nodes if n not in self.stage_of]
         self.built = {n: selection[n].build(n, target) for n in alone}
         self.views = {n.output: n.input(0) for n in alone if isinstance(self.built[n], View)}
 
     def run(self) -> Program:
         inputs = tuple(self._define(v, Kind.INPUT) for v in self.graph.inputs if v not in self.states)
+        row = None
+        if self.rows_node:
+            (x,), pixels = inputs, self.rows_node.input(0)
+            inputs = (Buffer(x.name, pixels.type, Kind.INPUT),)
+            row = Buffer(x.name, pixels.type.with_shape((1, 1, *pixels.shape[2:])), Kind.ROW)
+            self.buffers[pixels] = row
         kept = tuple(self._define(v, Kind.STATE) for v in self.states)
         owners = self._output_owners()
         outputs: dict[Value, Buffer] = {}
@@ -68,7 +79,7 @@ class _Lowering:
             outputs[out] = buffer
             alias = owner is not out
             self.buffers[owner] = Buffer(owner.name, owner.type, Kind.OUTPUT, buffer) if alias else buffer
-        for node in self.graph.nodes:
+        for node in self.nodes:
             stage = self.stage_of.get(node)
             if stage is None:
                 self._node(node)
@@ -76,7 +87,10 @@ class _Lowering:
                 self._stage(stage)
         results = tuple(outputs[v] if v in outputs else self._copied(v, Kind.OUTPUT) for v in self.outputs)
         self._keep()
-        return Program(self.graph.name, inputs, results, tuple(self.body), tuple(self.layers), self.buffers, kept)
+        progress = Buffer("progress", TensorType((1 + _depth(self.body),), INT32), Kind.STATE) if row else None
+        return Program(
+            self.graph.name, inputs, results, tuple(self.body), tuple(self.layers), self.buffers, kept, row, progress
+        )
 
     def _owner(self, v: Value) -> Value:
         while v in self.views:
@@ -216,6 +230,12 @@ class _Lowering:
         data = pack_tensor(operand.array, operand.type) if operand.type.dtype.is_packed else operand.array
         self.buffers[operand] = Buffer(operand.name, operand.type, Kind.CONST, data=data)
         return self.buffers[operand]
+
+
+def _depth(items: Sequence[Item]) -> int:
+    """How many loops are around the most deeply nested NextRow."""
+    loops = [i for i in items if isinstance(i, Loop) and any(isinstance(j, NextRow) for j in walk(i.body))]
+    return max((1 + _depth(loop.body) for loop in loops), default=0)
 
 
 def mac_kind(node: Node) -> tuple[str, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from bitc.errors import InternalError
 from bitc.ir.graph import Graph, Node, Value
-from bitc.ir.program import Buffer, Call, Function, Item, Kind, Loop, Place
+from bitc.ir.program import Buffer, Call, Function, Item, Kind, Loop, NextRow, Place
 from bitc.ir.schedule import Stage
 from bitc.ir.types import TensorType
 from bitc.kernels import Choice, Selection, choose
@@ -15,11 +15,11 @@ from bitc.kernels.costs import predict
 from bitc.kernels.roll import move, roll
 from bitc.kernels.step import Operand, Packed, Scratch, Step, View
 from bitc.ops.linear import Conv2D
-from bitc.ops.movement import Crop
+from bitc.ops.movement import Crop, Rows
 from bitc.schedule.columns import Strip, stores, strips
 from bitc.schedule.loops import Again, Folded, Once, fold
 from bitc.schedule.parts import parts
-from bitc.schedule.rows import Make, image_inputs, image_size, window
+from bitc.schedule.rows import Drop, Make, image_inputs, image_size, window
 from bitc.target import Target
 
 
@@ -69,6 +69,9 @@ class _Text:
     """The ring that the call writes into when nothing in it is needed any more."""
 
 
+_NEXT = Once(NextRow(), ())
+
+
 @dataclass
 class Spent:
     """What the calls of a node of a stage come to, over all rows."""
@@ -96,6 +99,8 @@ class StageLowering:
         self.target, self.selection, self.operand = target, selection, operand
         self.nodes, self.layers = self.parts.nodes, self.parts.layers
         self.plan = self.parts.rows()
+        self.direct = [n for n in self.nodes if isinstance(n.op, Rows) and self.plan.capacity.get(n.output) == 1]
+        """Rows from outside that are done with before the next one comes: they are read where the caller has them."""
         self.spent = [Spent() for _ in self.layers]
         self.choices: dict[int, Choice] = {}
         self._rows = rows
@@ -117,12 +122,20 @@ class StageLowering:
         return _Instances(fold(items), first_layer).items()
 
     def _strip(self, strip: Strip, after: Strip | None) -> list[Once]:
-        rings = {v: _Ring(v, rows, strip.width(v)) for v, rows in self.plan.capacity.items()}
+        outside = {n.output for n in self.direct}
+        capacity = self.plan.capacity
+        rings = {v: _Ring(v, rows, strip.width(v)) for v, rows in capacity.items() if v not in outside}
         maker = {n.output: k for k, n in enumerate(self.nodes)}
         found: list[Once] = []
         for step in self.plan.steps:
+            if isinstance(step, Drop):
+                found.append(_NEXT)
+                continue
             if isinstance(step, Make):
-                found += self._row_of(step, strip, after, rings)
+                if isinstance(self.nodes[step.node].op, Rows):
+                    found.append(_NEXT)
+                calls = self._row_of(step, strip, after, rings)
+                found += calls if self.nodes[step.node] not in self.direct else []
                 continue
             ring = rings[step.value]
             if not ring.columns:
@@ -194,6 +207,9 @@ class StageLowering:
         if v in rings:
             t = rings[v].type
             return rings[v], (slot * t.shape[2] + left - strip.spans[v][0]) * (t.nbytes // t.rows)
+        source = next((n for n in self.direct if n.output is v), node if index >= 0 else None)
+        if source is not None and isinstance(source.op, Rows):
+            return self.operand(source.input(0), ""), 0  # always the row that has come
         planar = index >= 0 and isinstance(node.op, Crop) and node.op.planar
         pixel = v.type.dtype.carrier.itemsize if planar else v.type.nbytes // v.type.rows
         return self.operand(v, ""), (slot * v.shape[3 if planar else 2] + left) * pixel
@@ -274,6 +290,8 @@ class _Instances:
 
     def _item(self, folded: Folded, at: tuple[int, ...], steps: list[tuple[int, ...]]) -> Item:
         if isinstance(folded, Once):
+            if isinstance(folded.key, NextRow):
+                return folded.key
             assert isinstance(folded.key, _Text)
             return self._call(folded.key, at, steps)
         self.loops.append(_first_touch(folded))
@@ -311,6 +329,8 @@ def _first_touch(loop: Again) -> dict[_Ring, bool]:
     for f in loop.body:
         if isinstance(f, Again):
             found = _first_touch(f) | found
+            continue
+        if isinstance(f.key, NextRow):
             continue
         assert isinstance(f.key, _Text)
         for operand in f.key.operands:

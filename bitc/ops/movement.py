@@ -88,6 +88,27 @@ class Crop(Op):
 
 
 @dataclass(frozen=True)
+class Rows(Op):
+    """An image ``[1, H, W, C]`` that comes row by row from outside, each row once, from the top: the same image."""
+
+    def input_window(self, output: Box, index: int) -> Box | None:
+        return output
+
+    def on_window(self, pads: tuple[int, int, int, int], size: tuple[int, int]) -> Op:
+        return self
+
+    def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
+        (x,) = types
+        assert x is not None and x.rank == 4 and x.shape[0] == 1 and not x.layout.word, f"{x} has no rows"
+        return (x,)
+
+    def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
+        (x,) = arrays
+        assert x is not None
+        return (x,)
+
+
+@dataclass(frozen=True)
 class Concat(Op):
     """Operands one after the other along `axis` (not negative)."""
 

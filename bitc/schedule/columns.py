@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from bitc.ir.graph import Graph, Node, Value
 from bitc.ir.schedule import Stage
+from bitc.ops.movement import Rows
 from bitc.schedule.parts import Parts, parts
 from bitc.schedule.rows import image_inputs, image_size, window
 
@@ -100,6 +101,8 @@ def fault(running: Parts, found: Sequence[Strip]) -> str:
     """Why these strips are not possible; empty if they are."""
     if running.strips == 1:
         return ""
+    if any(isinstance(n.op, Rows) for n in running.nodes):
+        return "rows of the input come once"
     if running.whole != (running.nodes[-1].output,):
         return "more than its last value is needed later"
     inside = {n.output for n in running.nodes}

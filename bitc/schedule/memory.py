@@ -29,12 +29,12 @@ def plan_memory(program: Program) -> MemoryPlan:
 
 def _after_states(plan: MemoryPlan, program: Program) -> MemoryPlan:
     """The plan moved up in the arena by what the program keeps between runs."""
-    if not program.states:
+    if not program.kept:
         return plan
-    align = max(plan.arena_align, *(b.type.alignment for b in program.states))
+    align = max(plan.arena_align, *(b.type.alignment for b in program.kept))
     offsets: dict[Buffer, int] = {}
     end = 0
-    for b in program.states:
+    for b in program.kept:
         offsets[b] = -(-end // b.type.alignment) * b.type.alignment
         end = offsets[b] + b.type.nbytes
     base = -(-end // align) * align

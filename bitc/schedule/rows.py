@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from bitc.ir.box import Box
 from bitc.ir.graph import Node, Value
-from bitc.ops.movement import Crop
+from bitc.ops.movement import Crop, Rows
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class Make:
 
 
 @dataclass(frozen=True)
+class Drop:
+    """A row from outside that nobody reads."""
+
+
+@dataclass(frozen=True)
 class Roll:
     """Move `rows` rows of a value from slot `shift` to slot 0."""
 
@@ -43,7 +48,7 @@ class Roll:
 class RowPlan:
     """The steps of a stage, and how many rows the buffer of each value holds (those that are stored whole left out)."""
 
-    steps: tuple[Make | Roll, ...]
+    steps: tuple[Make | Roll | Drop, ...]
     capacity: Mapping[Value, int]
 
 
@@ -124,7 +129,7 @@ class _Simulation:
         self.next = [0] * len(nodes)
         """Per node how many of its needed rows are made."""
         self.needed = self._needed()
-        self.log: list[tuple[int, int, tuple[tuple[int, int] | None, ...], dict[Value, int]]] = []
+        self.log: list[tuple[int, int, tuple[tuple[int, int] | None, ...], dict[Value, int]] | None] = []
         self.capacity: dict[Value, int] = {}
 
     def _needed(self) -> list[list[int]]:
@@ -132,7 +137,7 @@ class _Simulation:
         rows: dict[Value, set[int]] = {n.output: set() for n in self.nodes}
         for k in reversed(range(len(self.nodes))):
             y = self.nodes[k].output
-            if y in self.whole:
+            if y in self.whole or isinstance(self.nodes[k].op, Rows):
                 rows[y] = set(range(y.shape[1]))
             for i in self.images[k]:
                 x = self.nodes[k].input(i)
@@ -164,6 +169,10 @@ class _Simulation:
         y = self.nodes[k].output
         if y not in self.whole:
             low = self.lowest(y)
+            if isinstance(self.nodes[k].op, Rows) and (low is None or low > row):
+                self.log.append(None)
+                self.next[k] += 1
+                return
             assert low is not None and low <= row
             self.capacity[y] = max(self.capacity.get(y, 0), row + 1 - low)
         lows = {} if y in self.whole else {y: self.lowest(y) or 0}
@@ -173,10 +182,17 @@ class _Simulation:
     def run(self) -> RowPlan:
         for v in reversed([n.output for n in self.nodes if n.output in self.whole]):
             self.demand(v, v.shape[1])
+        for n in self.nodes:
+            if isinstance(n.op, Rows):
+                self.demand(n.output, n.output.shape[1])  # what is left, for nobody
         base: dict[Value, int] = {}
         top: dict[Value, int] = {}
-        steps: list[Make | Roll] = []
-        for k, row, windows, lows in self.log:
+        steps: list[Make | Roll | Drop] = []
+        for entry in self.log:
+            if entry is None:
+                steps.append(Drop())
+                continue
+            k, row, windows, lows = entry
             y, fresh = self.nodes[k].output, False
             for v, low in lows.items():
                 fresh = v not in base or low >= top[v]

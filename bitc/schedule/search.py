@@ -17,6 +17,7 @@ from bitc.schedule.blocks import SIZE, chains, splits
 from bitc.schedule.estimate import StageEstimates, macs
 from bitc.schedule.overlay import operands, overwritten
 from bitc.schedule.rows import why_not
+from bitc.schedule.streaming import downstream
 
 STRIPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24)
 """Numbers of strips that are tried."""
@@ -38,6 +39,7 @@ class Point:
 
 def candidates(graph: Graph) -> list[Point]:
     """Schedules of which none needs both less memory and less work than another, least work first."""
+    graph = downstream(graph)
     cuts = _cuts(graph)
     live = _Live(graph)
     ok = [not why_not(n) for n in graph.nodes]

@@ -21,7 +21,7 @@ from bitc.ops import binary, unary
 from bitc.ops.base import Pointwise
 from bitc.ops.epilogue import FixedPoint, Requant
 from bitc.ops.linear import Conv2D
-from bitc.ops.movement import Concat, Crop, Expand, Gather, Pad, Reshape, Slice, Tile, Transpose
+from bitc.ops.movement import Concat, Crop, Expand, Gather, Pad, Reshape, Rows, Slice, Tile, Transpose
 from bitc.ops.pool import AveragePool, MaxPool
 from bitc.ops.quantize import Quantize, Repack, Requantize
 from bitc.ops.quantized import AddRequant, Lookup, MulRequant
@@ -42,7 +42,7 @@ _STEPS = (
 )  # fmt: skip
 _CARRIES = (
     Pointwise, MaxPool, ReduceMax, ReduceMin, Reshape, Transpose, Concat, Slice, Pad, Expand, Tile, Gather, Repack,
-    Crop,
+    Crop, Rows,
 )  # fmt: skip
 """Operators whose results are discrete where their computed operands are."""
 
