@@ -3,7 +3,8 @@
 The windows of two pixels are gathered, as halfwords less the zero point, in the order of use; padding is 0 there, so
 that no border is left. Four outputs times two pixels are summed in registers: two channels of eight sums take 12
 instructions (templates/isa/int8_dsp.j2 says how). Dense layers have one pixel: its bytes are unpacked by each block of
-eight outputs, 31 instructions for 32 products.
+eight outputs, 31 instructions for 32 products. Pixels of 1x1 convolutions are taken so too, one by one, where the
+halfwords of two would not fit the RAM.
 """
 
 from __future__ import annotations
@@ -105,17 +106,22 @@ def accepts(node: Node, target: Target) -> str:
 
 
 def build(node: Node, target: Target) -> tuple[Step, ...]:
-    return _build_one(node, target) if _is_one(node) else _build_pairs(node, target)
+    return _build_ones(node, target) if _one_by_one(node, target) else _build_pairs(node, target)
 
 
-def _is_one(node: Node) -> bool:
-    """Whether there is one pixel of one group of bytes: a dense layer."""
-    op, x = node.op, node.input(0).type
+def _one_by_one(node: Node, target: Target) -> bool:
+    """Whether each pixel is taken by itself: of a dense layer, or of a 1x1 convolution whose working memory would
+    exceed the RAM."""
+    op, x, w = node.op, node.input(0).type, node.input(1)
     assert isinstance(op, Conv2D)
-    return op.group == 1 and x.dtype is not INT16 and geometry(op.pixels(x), op.window, op.planar).pixels == 1
+    if op.group > 1 or x.dtype is INT16:
+        return False
+    geo, ram = geometry(op.pixels(x), op.window, op.planar), target.memory.ram
+    room = ram is None or 2 * PIXELS * w.type.size // w.shape[0] <= ram
+    return geo.pixels == 1 or (not room and _is_point(op, geo) and not _in_place(op, x, node.output.type, geo))
 
 
-def _build_one(node: Node, target: Target) -> tuple[Step, ...]:
+def _build_ones(node: Node, target: Target) -> tuple[Step, ...]:
     """Bytes as they are, eight outputs at once; the zero point goes to where the sums start."""
     op, x, w = node.op, node.input(0), node.input(1)
     assert isinstance(op, Conv2D)
@@ -125,7 +131,7 @@ def _build_one(node: Node, target: Target) -> tuple[Step, ...]:
     flat = w.array.reshape(outputs, k)
     index = np.array(found.index)
     order = np.pad(index, (0, -k % GROUP), constant_values=-1).reshape(-1, GROUP)[:, HALVES].reshape(-1)
-    direct = len(order) == k == x.type.size and bool((index == np.arange(k)).all())
+    direct = len(order) == k == x.type.size // geo.pixels and bool((index == np.arange(k)).all())
     start = bias - op.x_zero * flat.astype(np.int64).sum(axis=1)
     args = [out(node), Arg("x", x), Arg("w", Packed(pack_pairs(flat, order, wide, 8))), *params]
     if start.any():
@@ -144,6 +150,8 @@ def _build_one(node: Node, target: Target) -> tuple[Step, ...]:
         "units": len(order) // GROUP,
         "used": k,
         "padding": len(order) - k,
+        "pixels": geo.pixels,
+        "y_row": node.output.type.row_words if e["word"] else outputs,
     }
     sign = "signed" if x.type.dtype is INT8 else "unsigned"
     parts = [f"isa/int8_dsp.j2#1 {s} {'wide' if wide and s > 1 else 'plain'} {sign}" for s in set(_sizes(outputs, 8))]
@@ -198,8 +206,12 @@ def _build_pairs(node: Node, target: Target) -> tuple[Step, ...]:
 def _in_place(op: Conv2D, x: TensorType, y: TensorType, geo: Geometry) -> bool:
     """Whether outputs may take over the memory of x: two pixels are gathered before their outputs are put, and those
     take as many bytes as the pixels did. (Fewer would do, but a small tensor should not keep a large block.)"""
-    point = (geo.taps, geo.sy, geo.sx, op.group) == (1, 1, 1, 1) and not geo.border and not op.planar
-    return point and y.nbytes == x.nbytes
+    return _is_point(op, geo) and y.nbytes == x.nbytes
+
+
+def _is_point(op: Conv2D, geo: Geometry) -> bool:
+    """Whether every output pixel is made of the input pixel at its place."""
+    return (geo.taps, geo.sy, geo.sx, op.group) == (1, 1, 1, 1) and not geo.border and not op.planar
 
 
 def _init(bias: Array, wide: bool) -> Array:
@@ -217,17 +229,17 @@ def work(node: Node, target: Target) -> Work:
     assert isinstance(op, Conv2D)
     geo, found = runs(node)
     outputs, k = w.shape[0], found.elements
-    one, per_group = _is_one(node), outputs // op.group
+    one, per_group = _one_by_one(node, target), outputs // op.group
     wide = " wide" if is_wide(node, np.zeros(1, np.int64)) else ""
     terms: dict[str, float] = {"call": 1, put(node): geo.pixels * outputs}
-    tiles = 1 if one else -(-geo.pixels // PIXELS) * op.group
+    tiles = geo.pixels if one else -(-geo.pixels // PIXELS) * op.group
     for size in _sizes(per_group, 8 if one else 4):
         name = f"{1 if one else PIXELS}x{size}{wide if size > 1 else ''}"
         terms[f"{name} blocks"] = terms.get(f"{name} blocks", 0) + tiles
         units = tiles * -(-k // (GROUP if one or size == 1 else 2))
         terms[f"{name} units"] = terms.get(f"{name} units", 0) + units
     if one:
-        return terms | {"bytes": 0 if k == x.type.size and k % GROUP == 0 else k}
+        return terms | {"bytes": 0 if k == x.type.size // geo.pixels and k % GROUP == 0 else k * geo.pixels}
     pixels = geo.pixels * op.group
     inside = windows(geo).inside / geo.pixels
     return terms | {

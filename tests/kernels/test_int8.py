@@ -154,6 +154,19 @@ def test_row(row: str, chip: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("chip", ["dsp", "cortex-m4"])
+def test_pixels_one_by_one(chip: str, tmp_path: Path) -> None:
+    """Without room for the halfwords of two pixels: of any number of channels and outputs, with any epilogue."""
+    target = CHIPS[chip]()
+    tight, rng = replace(target, memory=replace(target.memory, ram=8)), np.random.default_rng(3)
+    sizes = [(c, o) for c in (1, 4, 7, 36, 66) for o in (1, 3, 8, 33) if c != o]
+    graphs = [case(rng, Window(), (c, o, 1), i) for i, (c, o) in enumerate(sizes)]
+    compiled, _ = compile_with(merge(graphs), tight, ROWS["conv_smlad"])
+    calls = [c for c in compiled.program.calls if c.function.kernel == "dense_smlad"]
+    assert len(calls) > len(graphs) // 3 and all(c.function.context["pixels"] > 1 for c in calls)
+    check(merge(graphs), tight, ROWS["conv_smlad"], tmp_path, len(graphs) // 2)
+
+
+@pytest.mark.parametrize("chip", ["dsp", "cortex-m4"])
 def test_max_pool(chip: str, tmp_path: Path) -> None:
     windows = (*WINDOWS[:7], Window((3, 2), (2, 2), (2, 1, 2, 1), (2, 3)))
     graphs = [
