@@ -17,7 +17,7 @@ from bitc.kernels.step import Operand, Packed, Scratch, Step, View
 from bitc.ops.linear import Conv2D
 from bitc.ops.movement import Crop, Rows
 from bitc.schedule.columns import Strip, stores, strips
-from bitc.schedule.loops import Again, Folded, Once, fold
+from bitc.schedule.loops import Again, Folded, Once, fold_parts
 from bitc.schedule.parts import parts
 from bitc.schedule.rows import Drop, Make, image_inputs, image_size, window
 from bitc.target import Target
@@ -110,16 +110,16 @@ class StageLowering:
 
     def run(self, first_layer: int) -> tuple[Item, ...]:
         """The calls, as loops."""
-        items: list[Folded] = []
+        items: list[list[Once]] = []
         found = strips(self.parts)
         for v, columns in stores(self.parts, found).items():
             t = v.type.with_shape((1, v.shape[1], columns, v.type.channels))
             self._stores[v] = Buffer(f"{v.name}.columns", t, Kind.ARENA, min_alignment=4)
         for strip, after in zip(found, [*found[1:], None], strict=True):
-            items += self._strip(strip, after)
+            items.append(self._strip(strip, after))
         for node, weights in self._weights.items():
             self.spent[self.parts.layer[node]].weights += weights
-        return _Instances(fold(items), first_layer).items()
+        return _Instances(fold_parts(items), first_layer).items()
 
     def _strip(self, strip: Strip, after: Strip | None) -> list[Once]:
         outside = {n.output for n in self.direct}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 LONGEST = 96
 """Items that the body of a loop may have."""
@@ -50,6 +50,24 @@ def fold(items: Sequence[Folded]) -> list[Folded]:
                 break
             found, keys = _fold(found, keys, period, numbers)
     return found
+
+
+def fold_parts(parts: Iterable[Sequence[Folded]]) -> list[Folded]:
+    """The same for parts one after the other that may be alike as a whole, however long they are."""
+    wholes: list[Folded] = []
+    for part in parts:
+        body = tuple(fold(part))
+        wholes.append(Again(1, body, (0,) * sum(len(i.at) for i in body)))
+    return [item for whole in fold(wholes) for item in _flat(whole)]
+
+
+def _flat(item: Folded) -> tuple[Folded, ...]:
+    """An item without loops of one iteration."""
+    if isinstance(item, Once):
+        return (item,)
+    if item.count == 1:
+        return item.body
+    return (replace(item, body=tuple(inner for i in item.body for inner in _flat(i))),)
 
 
 def _fold(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitc.schedule.loops import Again, Folded, Once, fold
+from bitc.schedule.loops import LONGEST, Again, Folded, Once, fold, fold_parts
 
 
 def unfold(items: Iterable[Folded], at: tuple[int, ...]) -> list[Once]:
@@ -31,6 +31,22 @@ def test_folding_loses_nothing(drawn: list[tuple[str, int]]) -> None:
     calls = [Once(key, (at,)) for key, at in drawn]
     folded = fold(calls)
     assert unfold(folded, tuple(a for f in folded for a in f.at)) == calls
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 1)), max_size=4), max_size=9))
+def test_folding_parts_loses_nothing(drawn: list[list[tuple[str, int]]]) -> None:
+    parts = [[Once(key, (at,)) for key, at in part] for part in drawn]
+    folded = fold_parts(parts)
+    assert unfold(folded, tuple(a for f in folded for a in f.at)) == [call for part in parts for call in part]
+
+
+def test_long_parts_are_a_loop() -> None:
+    parts = [[Once((k, k * k % 7), (k + 10 * i,)) for k in range(LONGEST + 20)] for i in range(6)]
+    other = [Once("other", (0,))]
+    (before, loop, after) = fold_parts([other, *parts, other])
+    assert isinstance(loop, Again) and loop.count == 6 and set(loop.steps) == {10}
+    assert all(isinstance(f, Once) for f in (before, after, *loop.body))
 
 
 def test_loops_nest() -> None:
