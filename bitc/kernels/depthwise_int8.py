@@ -51,6 +51,12 @@ class Sweep:
     rounds: int
     after: tuple[Column, ...]
 
+    @property
+    def used(self) -> set[int]:
+        """Kernel columns that meet inputs."""
+        columns = (*self.before, *self.loop, *self.after)
+        return {kx for c in columns if c.inside for kx, *_ in c.adds}
+
 
 def sweep(g: Geometry) -> Sweep:
     """The columns of a row of outputs. Sums take turns: output ox is sum ``ox mod sums``."""

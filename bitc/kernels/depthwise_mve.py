@@ -77,6 +77,14 @@ class Runs:
             "after": [self.inside(end + t) for t in range(len(s.after))],
         }
 
+    @property
+    def used(self) -> set[int]:
+        """Kernel columns that meet inputs."""
+        s, lanes = self.sweep, self.predicates
+        parts = zip((*s.before, *s.after), lanes["before"] + lanes["after"], strict=True)
+        met = [c for c, inside in parts if inside] + list(s.loop)
+        return {kx for c in met for kx, *_ in c.adds}
+
 
 def runs(geo: Geometry) -> Runs:
     """The runs with fewer steps."""
@@ -133,6 +141,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "per_channel": outputs // channels,
         "sweep": best.sweep,
         "inside": best.predicates,
+        "used": best.used,
         "starts": best.starts,
         # from an element to the next one across and along runs, of x and of y
         "x_across": steps[0][best.down],

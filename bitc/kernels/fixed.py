@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bitc.ir.dtypes import DType
 from bitc.ir.graph import Array
 from bitc.ops.epilogue import Requant
+from bitc.ops.quantized import AddRequant
 
 MOST = 20
 """Most bits that are shifted out of the upper word."""
@@ -83,7 +85,7 @@ def upper_word(op: Requant, bias: Array, multiplier: Array, shift: Array, low: A
     if abs(add) + (reach * int(best.max()) >> 32) + 1 >= 2**31:
         return None
     single = best[:1] if (best == best[0]).all() else best
-    halves = None if before else _halves(single, after, add, steps, lo, hi)
+    halves = _halves(single << before, after, add, steps, lo, hi)
     return UpperWord(single.astype(np.int32), before, after, add, halves)
 
 
@@ -102,6 +104,35 @@ def _halves(m: Array, after: int, add: int, steps: Array, lo: Array, hi: Array) 
     if (reachable & ((steps > limit) | (steps <= -limit))).any():
         return None
     return Halves((m >> zeros).astype(np.int32), bits, scale + after, add << scale, limit if reach > limit else 0)
+
+
+@dataclass(frozen=True)
+class WeightedSum:
+    """``(x * a + start + y * b) >> shift`` in int32, for two codes x and y; then limits."""
+
+    a: int
+    b: int
+    start: int
+    shift: int
+
+
+def weighted_sum(op: AddRequant, x: DType, y: DType) -> WeightedSum | None:
+    """The same function of two codes of 8 bits, or None. The factors lose their last bits where they have too many; all
+    pairs of codes are tried."""
+    left, right = (np.arange(int(t.min), int(t.max) + 1, dtype=np.int64) for t in (x, y))
+    left = left[:, None]
+    (wanted,) = op.reference(left, right)
+    for drop in range(op.shift + 1):
+        a, b = (round(m / 2**drop) for m in (op.a_multiplier, op.b_multiplier))
+        shift = op.shift - drop
+        start = (op.out.zero << shift) + (1 << shift >> 1) - op.a_zero * a - op.b_zero * b
+        first = left * a + start
+        total = first + right * b
+        if max(abs(part).max() for part in (left * a, right * b, first, total)) >= 2**31:
+            continue
+        same = (np.clip(total >> shift, op.out.lo, op.out.hi) == wanted).all()
+        return WeightedSum(a, b, start, shift) if same else None
+    return None
 
 
 def _steps(factor: Array, limits: Array, equal: Array, lo: Array, hi: Array) -> Array:

@@ -6,7 +6,7 @@ from typing import Any
 
 from bitc.ir.dtypes import BOOL
 from bitc.ir.graph import Node
-from bitc.kernels.loops import broadcast_strides, index, nest
+from bitc.kernels.loops import Dim, broadcast_strides, index, nest
 from bitc.kernels.pointwise_rows import ROWS
 from bitc.kernels.step import Arg, Step, Variant, first_reason, out
 from bitc.ops.base import Pointwise
@@ -41,11 +41,15 @@ def _build(node: Node, target: Target) -> tuple[Step, ...]:
     return (loops(node, type(node.op).__name__.lower(), "kernels/pointwise.j2", context, header),)
 
 
+def strided(node: Node) -> list[Dim]:
+    """The loops over a pointwise node's output, with the strides of its operands."""
+    shape = node.output.shape
+    return nest(shape, [broadcast_strides(v.shape, shape) for v in node.inputs if v is not None])
+
+
 def loops(node: Node, kernel: str, template: str, context: dict[str, Any], header: str, *more: Arg) -> Step:
     """A step that runs over the elements of a pointwise node's operands, and may overwrite one that it reads."""
-    operands, y = [v for v in node.inputs if v is not None], node.output
-    strides = [broadcast_strides(v.shape, y.shape) for v in operands]
-    dims = nest(y.shape, strides)
+    operands, y, dims = [v for v in node.inputs if v is not None], node.output, strided(node)
     whole = next((i for i, v in enumerate(operands) if v.shape == y.shape and not v.is_const), -1)
     context = {
         "dims": [d.size for d in dims],

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from bitc.ir.dtypes import INT8, INT32, UINT8
-from bitc.ir.graph import Node
+from bitc.ir.graph import Array, Node
 from bitc.ir.program import c_type
 from bitc.ir.types import TensorType
+from bitc.kernels.codes import codes_isa, lanes_for
 from bitc.kernels.epilogues import epilogue
+from bitc.kernels.fixed import UpperWord, upper_word
 from bitc.kernels.geometry import geometry
 from bitc.kernels.pack import pack_bits, storage
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out
@@ -80,6 +82,82 @@ def _average_build(node: Node, target: Target) -> tuple[Step, ...]:
     return (Step(AVERAGE.name, "kernels/average_pool.j2", args, context, ("bitc_defs.h",)),)
 
 
+def _average_work(node: Node) -> float:
+    assert isinstance(node.op, AveragePool)
+    return float(node.output.type.size * (node.op.window.kernel[0] * node.op.window.kernel[1] + 3))
+
+
+def _exact(node: Node) -> tuple[UpperWord, Array] | None:
+    """The requantization of sums without zero points, by number of taps or for all, and the bias in front of it."""
+    op, x = node.op, node.input(0).type.dtype
+    assert isinstance(op, AveragePool) and op.requant is not None
+    bias, multiplier, shift = (v.array.reshape(-1) for v in node.inputs[1:] if v is not None)
+    taps = op.window.kernel[0] * op.window.kernel[1]
+    counts = np.arange(taps + 1) if max(bias.size, multiplier.size, shift.size) > 1 else np.array([taps])
+    low, high = counts * min(int(x.min) - op.x_zero, 0), counts * max(int(x.max) - op.x_zero, 0)
+    found = upper_word(op.requant, bias, multiplier, shift, low, high)
+    return (found, bias) if found else None
+
+
+def _codes_accepts(node: Node, target: Target) -> str:
+    op, x = node.op, node.input(0).type
+    assert isinstance(op, AveragePool)
+    if op.requant is None or x.dtype not in (INT8, UINT8) or op.requant.dtype not in (INT8, UINT8):
+        return "not from and to 8 bits"
+    if reason := first_reason(
+        (bool(_sums_width(x, target)), "no DSP instructions or vectors, or not enough channels"),
+        (all(v is not None and v.is_const for v in node.inputs[1:]), "parameters are computed"),
+        (op.window.kernel[1] <= SHORT_SUM, f"more than {SHORT_SUM} columns"),
+    ):
+        return reason
+    found = _exact(node)
+    halves = found and found[0].halves
+    vectors = lanes_for(target, x.channels) > 0
+    return first_reason((found is not None and (not vectors or bool(halves and not halves.limit)), "no exact factor"))
+
+
+SHORT_SUM = 128
+"""Codes of which a sum fits 16 bits."""
+
+
+def _sums_width(x: TensorType, target: Target) -> int:
+    """Channels whose sums are made at once; 0: none."""
+    return lanes_for(target, x.channels) or (4 if "dsp" in target.features and x.channels >= 4 else 0)
+
+
+def _codes_build(node: Node, target: Target) -> tuple[Step, ...]:
+    op, x = node.op, node.input(0)
+    found = _exact(node)
+    assert isinstance(op, AveragePool) and op.requant is not None and found is not None
+    (upper, bias), geo, width = found, geometry(x.type, op.window), _sums_width(x.type, target)
+    acc = TensorType(x.shape, INT32)
+    e, _ = epilogue(op.requant, node.inputs[1:], acc, node.output.type)
+    halves = upper.halves if width > 4 else None
+    multiplier = (halves or upper).multiplier
+    tables = {"multiplier": multiplier, "bias": bias.astype(np.int32)}
+    e |= {"upper": upper, "halves": halves}
+    e |= {name: int(t[0]) if t.size == 1 else None for name, t in tables.items()}
+    context: dict[str, Any] = {
+        **geo.context,
+        "e": e,
+        "channels": x.type.channels,
+        "x_zero": op.x_zero,
+        "t": x.type.dtype.c_type,
+        "signed": x.type.dtype is INT8,
+        "width": width,
+        "at_once": geo.taps <= SHORT_SUM,
+        "counted": geo.border and not op.count_include_pad,
+    }
+    args = [out(node), Arg("x", x)]
+    args += [Arg(name, Packed(t, name, is_weight=False)) for name, t in tables.items() if t.size > 1]
+    uses = ("bitc_defs.h", *(codes_isa(width) if width > 4 else ("isa/sums8.j2", "isa/words.j2")))
+    return (Step(AVERAGE_CODES.name, "kernels/average_codes.j2", tuple(args), context, uses),)
+
+
+def _codes_cost(node: Node, target: Target) -> float:
+    return _average_work(node) * 8.0 / _sums_width(node.input(0).type, target)
+
+
 def _arg_accepts(node: Node, target: Target) -> str:
     return first_reason((bool(node.input(0).type.dtype.c_type), "the input is packed"))
 
@@ -98,25 +176,37 @@ ARG = Variant("arg_max_pool", (ArgMaxPool,), _arg_accepts, _arg_build)
 def _words_accepts(node: Node, target: Target) -> str:
     x = node.input(0).type
     return first_reason(
-        ("dsp" in target.features, "no DSP instructions"),
         (x.dtype in (INT8, UINT8), f"of {x.dtype}, not of 8 bits"),
-        (x.channels % 4 == 0, "channels fill no words"),
+        (bool(_width(x, target)), "no DSP instructions or vectors, or not enough channels"),
         (len(node.inputs) == 1 or node.inputs[1] is None, "minima"),
     )
+
+
+def _width(x: TensorType, target: Target) -> int:
+    """Bytes that are compared at once; 0: none."""
+    return lanes_for(target, x.channels) or (4 if "dsp" in target.features and x.channels >= 4 else 0)
 
 
 def _words_build(node: Node, target: Target) -> tuple[Step, ...]:
     op, x = node.op, node.input(0)
     assert isinstance(op, MaxPool)
+    width = _width(x.type, target)
+    signed = x.type.dtype is INT8
     context: dict[str, Any] = {
         **geometry(x.type, op.window).context,
-        "words": x.type.channels // 4,
+        "channels": x.type.channels,
+        "width": width,
+        "vectors": width > 4,
         "t": x.type.dtype.c_type,
-        "signed": x.type.dtype is INT8,
-        "least": 0x80808080 if x.type.dtype is INT8 else 0,
+        "signed": signed,
+        "least": (-128 if width > 4 else 0x80808080) if signed else 0,
     }
-    uses = ("bitc_defs.h", "isa/max8.j2")
+    uses = ("bitc_defs.h", *(codes_isa(width) if width > 4 else ("isa/max8.j2", "isa/words.j2")))
     return (Step(MAX_WORDS.name, "kernels/max_pool_words.j2", (out(node), Arg("x", x)), context, uses),)
+
+
+def _words_cost(node: Node, target: Target) -> float:
+    return _max_cost(node, target) * 1.3 / _width(node.input(0).type, target)
 
 
 def _max_cost(node: Node, target: Target) -> float:
@@ -125,5 +215,6 @@ def _max_cost(node: Node, target: Target) -> float:
 
 
 MAX = Variant("max_pool", (MaxPool,), _max_accepts, _max_build, _max_cost)
-MAX_WORDS = Variant("max_pool_words", (MaxPool,), _words_accepts, _words_build, lambda n, t: _max_cost(n, t) / 3)
-AVERAGE = Variant("average_pool", (AveragePool,), _average_accepts, _average_build)
+MAX_WORDS = Variant("max_pool_words", (MaxPool,), _words_accepts, _words_build, _words_cost)
+AVERAGE = Variant("average_pool", (AveragePool,), _average_accepts, _average_build, lambda n, t: _average_work(n) * 4.0)
+AVERAGE_CODES = Variant("average_codes", (AveragePool,), _codes_accepts, _codes_build, _codes_cost)

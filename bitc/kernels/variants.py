@@ -60,6 +60,7 @@ VARIANTS: tuple[Variant, ...] = (
     pool.MAX_WORDS,
     pool.ARG,
     pool.AVERAGE,
+    pool.AVERAGE_CODES,
     requant.REQUANTIZE,
     requant.DEQUANTIZE,
     POINTWISE,

@@ -52,6 +52,7 @@ WINDOWS = (
     Window(), Window((3, 3), pads=(1, 1, 1, 1)), Window((3, 3), (2, 2), (0, 1, 1, 2)),
     Window((3, 3), (1, 1), (2, 2, 2, 2), (2, 2)), Window((2, 3), (1, 2)), Window((5, 5), pads=(2, 2, 2, 2)),
     Window((2, 2), (3, 3), (2, 2, 2, 2)), Window((6, 7)), Window((3, 2), (1, 1), (2, 0, 0, 1)),
+    Window((3, 9), pads=(1, 4, 1, 1)),
 )  # fmt: skip
 CHANNELS = ((1, 1, 1), (2, 3, 1), (3, 16, 1), (5, 7, 1), (7, 2, 1), (17, 5, 1), (31, 4, 1), (33, 33, 1), (6, 4, 2),
             (16, 24, 4), (64, 6, 1))  # fmt: skip
@@ -64,6 +65,8 @@ CHIPS = {
     "cortex-m3": lambda: Target.load("cortex-m3", ram="1M", flash="4M"),
     "cortex-m4": lambda: Target.load("cortex-m4", ram="1M", flash="4M"),
     "cortex-m55": lambda: Target.load("cortex-m55"),
+    "host": lambda: Target.load("host"),
+    "vectors": lambda: replace(portable(), vector_bytes=16),
 }
 
 
@@ -166,14 +169,14 @@ def test_pixels_one_by_one(chip: str, tmp_path: Path) -> None:
     check(merge(graphs), tight, ROWS["conv_smlad"], tmp_path, len(graphs) // 2)
 
 
-@pytest.mark.parametrize("chip", ["dsp", "cortex-m4"])
+@pytest.mark.parametrize("chip", ["dsp", "cortex-m4", "cortex-m55", "host", "vectors"])
 def test_max_pool(chip: str, tmp_path: Path) -> None:
     windows = (*WINDOWS[:7], Window((3, 2), (2, 2), (2, 1, 2, 1), (2, 3)))
     graphs = [
         single(MaxPool(w), TensorType((1 + i % 2, 6, 7, c), (INT8, UINT8)[i % 2]))
-        for i, (w, c) in enumerate((w, c) for w in windows for c in (4, 12))
+        for i, (w, c) in enumerate((w, c) for w in windows for c in (9, 4, 12, 37, 80))
     ]
-    check(merge(graphs), CHIPS[chip](), ROWS["max_pool_words"], tmp_path, len(graphs))
+    check(merge(graphs), CHIPS[chip](), ROWS["max_pool_words"], tmp_path, len(graphs) * 4 // 5)
 
 
 def test_bits_on_helium(tmp_path: Path) -> None:
@@ -226,8 +229,8 @@ def test_upper_word_is_exact() -> None:
             continue
         found += 1
         acc = np.arange(-30_000, 30_001)[:, None]
-        v = (acc + bias.astype(np.int64)) << upper.before
-        got = ((v * upper.multiplier >> 32) + upper.add) >> upper.after
+        v = acc + bias.astype(np.int64)
+        got = (((v << upper.before) * upper.multiplier >> 32) + upper.add) >> upper.after
         want = out.apply(acc, bias, multiplier, shift)
         assert (np.clip(got, out.lo, out.hi) == want).all()
         if half := upper.halves:

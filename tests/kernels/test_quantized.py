@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bitc import interp
 from bitc.ir.dtypes import BIT1, FLOAT32, INT8, INT16, INT32, TERN, UINT8, UINT16, DType
-from bitc.ir.graph import Graph, Value
+from bitc.ir.graph import Graph, Node, Value, constant
 from bitc.ir.types import TensorType
 from bitc.kernels.epilogues import factors
 from bitc.ops.epilogue import FixedPoint, Requant, round_half_even
@@ -19,10 +21,25 @@ from bitc.ops.pool import AveragePool
 from bitc.ops.quantize import Requantize
 from bitc.ops.quantized import AddRequant, Lookup, MulRequant
 from bitc.ops.window import Window
+from bitc.runners import available
 from bitc.target import Target
-from tests.kernels.harness import check, merge, portable, random_array, random_feeds, single
+from tests.kernels.harness import (
+    assert_same,
+    check,
+    compile_graph,
+    merge,
+    portable,
+    random_array,
+    random_feeds,
+    run_on_target,
+    single,
+)
 
 TARGETS = {"host": lambda: Target.load("host"), "portable": portable}
+MORE = TARGETS | {
+    "words": lambda: replace(portable(), features=frozenset({"dsp"}), vector_bytes=4),
+    "vectors": lambda: replace(portable(), vector_bytes=16),
+}
 I8 = Requant(INT8, -3, -128, 127)
 OUTS = (I8, Requant(UINT8, 128, 131, 250), Requant(INT16, 0, -32768, 32767), Requant(UINT16, 5, 0, 65535))
 WINDOWS = (Window(), Window((3, 3), pads=(1, 1, 1, 1)), Window((2, 3), (2, 1), (0, 1, 1, 2)), Window((3, 1), (1, 1)))
@@ -108,7 +125,7 @@ def test_fixed_point(target: str, tmp_path: Path) -> None:
     check(graph, TARGETS[target](), tmp_path, random_feeds(graph))
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", MORE)
 def test_elementwise(target: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     graphs = []
@@ -133,10 +150,10 @@ def test_elementwise(target: str, tmp_path: Path) -> None:
             reach = min(dtype.max, 2.0**20)
             graphs.append(single(Requantize(OUTS[i]), TensorType((2, 3, 5), dtype), *params(rng, kind, 5, reach)))
     graph = merge(graphs)
-    check(graph, TARGETS[target](), tmp_path, random_feeds(graph))
+    check(graph, MORE[target](), tmp_path, random_feeds(graph))
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", MORE)
 def test_pools(target: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     graphs = []
@@ -148,7 +165,75 @@ def test_pools(target: str, tmp_path: Path) -> None:
             op = AveragePool(window, pad, (0, 7, -100)[i % 3], OUTS[i % 4])
             graphs.append(single(op, TensorType((2, 5, 6, 5), dtype), *given))
     graph = merge(graphs)
-    check(graph, TARGETS[target](), tmp_path, random_feeds(graph))
+    check(graph, MORE[target](), tmp_path, random_feeds(graph))
+
+
+CHIPS = [
+    *("cortex-m4", "cortex-m55", "aarch64", "wasm32-simd128", "x86-64-v3"),
+    *(pytest.param(c, marks=pytest.mark.full) for c in ("cortex-m0plus", "armv7-neon", "x86-64", "x86-64-v4")),
+]
+
+
+def elementwise_codes(rng: np.random.Generator) -> list[Graph]:
+    """Sums and products of all the forms in which operands run, with rows that do not fill vectors; factors of many
+    bits, of few, negative ones, and such that no 32 bits hold; look-up tables."""
+    graphs = []
+    pairs = ((INT8, INT8), (UINT8, INT8), (UINT8, UINT8))
+    shapes = (
+        ((2, 75), (2, 75)),
+        ((3, 70), (70,)),
+        ((5, 3, 17), (3, 1)),
+        ((3,), (3,)),
+        ((2, 133), (1,)),
+        ((1, 129), (129, 1)),
+    )
+    for i, (types, (left, right)) in enumerate(itertools.product(pairs, shapes)):
+        x, out = tuple(TensorType(s, t) for s, t in zip((left, right), types, strict=True)), OUTS[i % 2]
+        full = Requant(out.dtype, out.zero, int(out.dtype.min), int(out.dtype.max))
+        graphs += [
+            single(AddRequant(3, 1_471_238, 7, 2_031_007, 21, (out, full)[i % 2]), *x),
+            single(AddRequant(*((0, 1, 0, 1, 1), (-1, 1, 1, -3, 2), (0, 2**31 - 1, 9, -(2**30), 38))[i % 3], full), *x),
+            single(MulRequant(3, -5, 12_345_679, (30, 31, 24)[i % 3], (full, out)[i % 2]), *x),
+        ]
+    graphs.append(
+        single(AddRequant(0, 1, 0, 1, 0, I8), TensorType((4, 70), INT8), random_array(TensorType((70,), INT8), rng))
+    )
+    for i, n in enumerate((1, 15, 16, 37, 256)):
+        dtype, table = (INT8, UINT8)[i % 2], (INT8, UINT8, INT8)[i % 3]
+        graphs.append(single(Lookup(), TensorType((n,), dtype), random_array(TensorType((256,), table), rng)))
+    x = Value("x", TensorType((3, 50), INT8))  # in place
+    first = Node(AddRequant(3, 1_471_238, 7, 2_031_007, 21, I8), (x, x), (Value("s", TensorType((3, 50), INT8)),))
+    second = Node(MulRequant(3, 0, 12_345_679, 29, I8), (first.output, x), (Value("p", TensorType((3, 50), INT8)),))
+    table = constant("t", random_array(TensorType((256,), INT8), rng))
+    third = Node(Lookup(), (second.output, table), (Value("y", TensorType((3, 50), INT8)),))
+    return [*graphs, Graph("chain", (x,), third.outputs, (first, second, third))]
+
+
+def pooled_codes(rng: np.random.Generator) -> list[Graph]:
+    graphs = []
+    windows = (Window((3, 2), (2, 2), (1, 0, 1, 1)), Window((13, 12)), Window((2, 2), (2, 2)), Window((1, 12), (2, 1)))
+    for i, (window, dtype, c) in enumerate(itertools.product(windows, (INT8, UINT8), (5, 19, 80))):
+        taps = window.kernel[0] * window.kernel[1]
+        x, zero, out = TensorType((2, 13, 12, c), dtype), (0, 7, -100, 128)[i % 4], OUTS[i % 2]
+        given = [np.zeros(1, np.int32), np.int32([1.1 * 2**24 / taps]), np.int32([24])]
+        graphs.append(single(AveragePool(window, bool(i % 2), zero, out), x, *given))
+        many = [rng.integers(-9, 9, taps + 1), 1.1 * 2**24 / np.arange(1, taps + 2), np.full(taps + 1, 24)]
+        graphs.append(single(AveragePool(window, bool(i % 3), zero, out), x, *(p.astype(np.int32) for p in many)))
+    return graphs
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_on_chips(chip: str, tmp_path: Path) -> None:
+    """The rows of several codes at once, where they are instructions of their own."""
+    target = Target.load(chip) if chip == "cortex-m55" else Target.load(chip, ram="1M", flash="4M")
+    if reason := available(target):
+        pytest.skip(reason)
+    rng = np.random.default_rng(7)
+    graph = merge([*elementwise_codes(rng), *pooled_codes(rng)])
+    compiled, feeds = compile_graph(graph, target), random_feeds(graph)
+    got, _ = run_on_target(compiled, tmp_path, feeds, opt="-O2")
+    for name, want in interp.run(graph, feeds).items():
+        assert_same(got[name], want, name)
 
 
 def test_rounding_is_exact() -> None:
