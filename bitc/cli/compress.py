@@ -11,9 +11,10 @@ import click
 
 from bitc.cli import render
 from bitc.cli.options import Job, make_job, model_options, target_options
-from bitc.compression import Choice, Request, compress_file, parse, search_file
+from bitc.compression import Choice, Request, Step, compress_file, parse_on, search_file
 from bitc.compression.workers import cluster, local
 from bitc.errors import UsageError
+from bitc.frontend.to_qonnx import to_qonnx
 from bitc.project import write_file
 
 
@@ -39,8 +40,8 @@ def step_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--step",
             "steps",
             multiple=True,
-            metavar="NAME[:OPTION=VALUE,...]",
-            help="Compress: binarize, ternarize, prune, share or channels, with options; may be given several times.",
+            metavar="NAME[:OPTION=VALUE,...][@LAYER,...]",
+            help="binarize, ternarize, prune, share, channels or, last, quantize; may be given several times.",
         ),
     ):
         command = decorate(command)
@@ -73,7 +74,11 @@ class Steps:
 
     def apply(self, job: Job) -> tuple[bytes, dict[str, Any]]:
         """The compressed model and its report."""
-        return compress_file(self.request(job), [parse(s) for s in self.steps], Choice(self.include, self.exclude))
+        return compress_file(self.request(job), [self._step(s) for s in self.steps])
+
+    def _step(self, text: str) -> tuple[Step, Choice]:
+        step, only = parse_on(text)
+        return step, Choice(only or self.include, self.exclude)
 
 
 @click.command("compress")
@@ -82,10 +87,19 @@ class Steps:
 @step_options
 @click.option("--jobs", type=click.IntRange(0), default=0, help="Processes of a search (default: one per core).")
 @click.option("--scheduler", default="", metavar="tcp://HOST:PORT", help="Dask scheduler that a search runs on.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["onnx", "qonnx"]),
+    default="onnx",
+    show_default=True,
+    help="onnx: standard operators; qonnx: what is quantized as QONNX's Quant and BipolarQuant.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="ONNX file to write.")
 def compress_command(
     jobs: int,
     scheduler: str,
+    form: str,
     output: Path,
     **options: Any,
 ) -> None:
@@ -101,7 +115,7 @@ def compress_command(
         else:
             run = cluster(scheduler) if scheduler else local(jobs)
             model, report = search_file(chosen.request(job), run, output.with_name(f"{output.name}.journal"))
-        write_file(output, model)
+        write_file(output, to_qonnx(model) if form == "qonnx" else model)
     if job.json:
         render.emit_json(report)
         return

@@ -3,7 +3,7 @@
 from bitc.compression.calibration import Calibration, Score
 from bitc.compression.compress import Compressed, compress
 from bitc.compression.report import Request, compress_file, search_file
-from bitc.compression.steps import STEPS, Step, parse
+from bitc.compression.steps import STEPS, Step, parse, parse_on
 from bitc.compression.work import Choice, Outcome
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "compress",
     "compress_file",
     "parse",
+    "parse_on",
     "search_file",
 ]

@@ -7,23 +7,27 @@ costs most stay at 8 bits, as in PB-LLM (Shang et al., 2023).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from bitc.compression.calibration import Floats
 from bitc.compression.feedback import Doubles, Mask, saliency
-from bitc.compression.layerwise import LayerStep
+from bitc.compression.layerwise import LayerStep, corrected
 from bitc.frontend.edit import EditableModel, Layer
+from bitc.frontend.forms import summed, terms
 
 
 @dataclass(frozen=True)
 class Binarize(LayerStep):
-    """`bases`: number of binary tensors. `salient`: share of weights that stay at int8. `activations`: ``keep``, or
+    """`bases`: number of binary tensors. `salient`: share of weights that stay at int8, the largest `by` ``saliency``
+    (what the loss grows by, from the calibration Hessian) or ``magnitude``. `activations`: ``keep``, or
     ``sign`` to make the layer's input two-valued as well, with levels fitted to the calibration data."""
 
     bases: int = 1
     salient: float = 0.0
+    by: str = "saliency"
     activations: str = "keep"
 
     ends = False
@@ -33,6 +37,8 @@ class Binarize(LayerStep):
             raise ValueError("bases must be 1 to 4")
         if not 0 <= self.salient <= 0.5:
             raise ValueError("salient must be 0 to 0.5")
+        if self.by not in ("saliency", "magnitude"):
+            raise ValueError("by must be saliency or magnitude")
         if self.activations not in ("keep", "sign"):
             raise ValueError("activations must be keep or sign")
 
@@ -40,8 +46,14 @@ class Binarize(LayerStep):
         kept = np.zeros(w.shape, np.bool_)
         count = round(self.salient * w.size)
         if count:
-            kept.reshape(-1)[np.argsort(-saliency(w, h), axis=None)[:count]] = True
+            worth = saliency(w, h) if self.by == "saliency" else np.square(w)
+            kept.reshape(-1)[np.argsort(-worth, axis=None, kind="stable")[:count]] = True
         return _Bases(w, kept, self.bases)
+
+    def adapt(self, w: Floats, x: Sequence[Floats], target: Doubles) -> tuple[Floats, Floats]:
+        w, bias = corrected(w, x, target)
+        found = terms(w)  # scales whose sums are exact
+        return (summed(found), bias) if len(found) > 1 else (w, bias)
 
     def inputs(self, trial: EditableModel, layer: Layer, x: list[Floats]) -> list[Floats]:
         if self.activations == "keep":
@@ -107,6 +119,9 @@ class _Bases:
 
     def refit(self, target: Doubles, h: Doubles) -> Doubles:
         """alpha = argmin |(target - salient - sum_i alpha_i B_i) X|, per channel."""
+        step = np.abs(self.salient).max(axis=1, keepdims=True) / 127  # all 8 bits, whatever the feedback made of them
+        step[step == 0] = 1
+        self.salient = np.rint(self.salient / step) * step
         rest = target - self.salient
         spread = self.signs @ h  # [bases, O, K]
         a = np.einsum("iok,jok->oij", spread, self.signs)

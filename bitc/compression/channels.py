@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitc.compression.layerwise import refitted
+from bitc.compression.layerwise import adapted
 from bitc.compression.work import Outcome, Work, outputs, relative
 from bitc.frontend.edit import EditableModel
 from bitc.passes.channel_ties import ChannelGroup, ChannelTies
@@ -62,7 +62,7 @@ class Channels:
         for name in readers:
             layer, target = trial.layer(name), work.target(name)
             x = work.calibration.patches(trial.to_bytes(), layer)
-            w, bias = refitted(trial.weights(layer), x, target)
+            w, bias = adapted(work, name, trial.weights(layer), x)
             if name in rows:
                 w[rows[name]], bias[rows[name]] = 0, 0
             trial.set_weights(layer, w)

@@ -24,17 +24,16 @@ class Compressed:
 
 def compress(
     source: bytes,
-    steps: Sequence[Step],
+    steps: Sequence[tuple[Step, Choice]],
     calibration: Calibration,
-    choice: Choice,
     max_drop: float = 1.0,
     report: Report = lambda line: None,
 ) -> Compressed:
-    """Apply the steps to an ONNX model. A change that lets the score drop by more than `max_drop` in all is not made.
-    Raises UsageError."""
-    work = Work(source, calibration, choice, max_drop)
+    """Apply the steps, each to its layers, to an ONNX model. A change that lets the score drop by more than `max_drop`
+    in all is not made. Raises UsageError."""
+    work = Work(source, calibration, max_drop)
     outcomes: list[Outcome] = []
-    for step in steps:
+    for step, work.choice in steps:
         for outcome in step.run(work):
             outcomes.append(outcome)
             report(str(outcome))

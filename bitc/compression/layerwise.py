@@ -17,9 +17,14 @@ from bitc.compression.calibration import Floats
 from bitc.compression.feedback import Doubles, Mask, Replacement, compensated, hessian
 from bitc.compression.work import Outcome, Work, outputs, relative
 from bitc.frontend.edit import EditableModel, Layer
+from bitc.frontend.forms import terms
 
 FEW = 16
 """Layers with fewer weights per output (depthwise ones) have little to give: they stay unless they are named."""
+
+
+FEW_VALUES = 256
+"""A tensor of so few values, and many more weights, is taken for a codebook."""
 
 
 class LayerStep:
@@ -46,14 +51,11 @@ class LayerStep:
 
     def run(self, work: Work) -> Iterator[Outcome]:
         """Apply the step to the layers that `work` chooses, then adapt all layers in the order of the network."""
-        changed = set[str]()
         for stage in self.stages():
             for name in stage._by_sensitivity(work):
-                outcome = stage.apply(work, name)
-                changed |= set() if outcome.kept else {name}
-                yield outcome
+                yield stage.apply(work, name)
         for layer in work.model.layers:
-            yield self._adapt(work, layer.name, layer.name in changed)
+            yield self._adapt(work, layer.name)
 
     def _by_sensitivity(self, work: Work) -> list[str]:
         """The layers' names by the relative error that the step alone causes at their outputs, least first."""
@@ -72,13 +74,14 @@ class LayerStep:
         x = self.inputs(trial, layer, work.inputs(name))
         wanted, _ = refitted(work.model.weights(layer), x, target)
         w, bias = self.adapt(replaced(self, wanted, x), x, target)
-        return self._accept(work, trial, name, w, bias, x)
+        outcome = self._accept(work, trial, name, w, bias, x)
+        if not outcome.kept:
+            work.adapters[name] = self.adapt
+        return outcome
 
-    def _adapt(self, work: Work, name: str, changed: bool) -> Outcome:
-        """Weights of the step's form stay of that form; others are free to change."""
+    def _adapt(self, work: Work, name: str) -> Outcome:
         x, w = work.inputs(name), work.model.weights(work.model.layer(name))
-        adapt = self.adapt if changed else refitted
-        return self._accept(work, work.trial(), name, *adapt(w, x, work.target(name)), x, "adapt")
+        return self._accept(work, work.trial(), name, *adapted(work, name, w, x), x, "adapt")
 
     def _accept(
         self, work: Work, trial: EditableModel, name: str, w: Floats, bias: Floats, x: list[Floats], what: str = ""
@@ -87,6 +90,17 @@ class LayerStep:
         trial.set_bias(trial.layer(name), bias)
         error, kept = relative(work.target(name), outputs(x, w) + bias), work.accept(trial)
         return Outcome(what or type(self).__name__.lower(), name, error, work.score, kept)
+
+
+def adapted(work: Work, name: str, w: Floats, x: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """Weights and bias of a layer, nearer to what it computed before. Weights of a form, be it that of a step or one
+    that the model came with, stay of that form; others are free to change."""
+    adapt = work.adapters.get(name)
+    if adapt is None:
+        before = work.original.weights(work.original.layer(name))
+        few = len(np.unique(before)) <= FEW_VALUES < before.size / 4
+        adapt = corrected if terms(before) else shifted if few else refitted
+    return adapt(w, x, work.target(name))
 
 
 def replaced(step: LayerStep, w: Floats, x: Sequence[Floats]) -> Floats:

@@ -44,12 +44,12 @@ class Request:
 
 
 def compress_file(
-    request: Request, steps: Sequence[Step], choice: Choice, report: Report = lambda line: None
+    request: Request, steps: Sequence[tuple[Step, Choice]], report: Report = lambda line: None
 ) -> tuple[bytes, dict[str, Any]]:
     """Compress an ONNX file; the new model, and the JSON of `bitc compress`. Raises ModelError, UsageError,
     TargetError."""
     problem = request.problem()
-    done = compress(problem.source, steps, problem.calibration(), choice, request.max_drop, report)
+    done = compress(problem.source, steps, problem.calibration(), request.max_drop, report)
     layers = [
         {"step": o.step, "layer": o.layer, "error": o.error, "score": o.score.value, "kept": o.kept}
         for o in done.outcomes

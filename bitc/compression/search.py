@@ -141,7 +141,7 @@ def fits(model: bytes, target: Target, options: Options) -> bool:
 
 def attempt(problem: Problem, candidate: Candidate) -> Trial:
     """One candidate alone."""
-    work = Work(problem.source, problem.calibration(), _choice(candidate), 1.0)
+    work = Work(problem.source, problem.calibration(), 1.0, _choice(candidate))
     for _ in _change(work, candidate):
         pass
     return Trial(work.score.value, needs(work.data, problem.target, problem.options))
@@ -156,7 +156,7 @@ def search(
 ) -> Found:
     """The path to a model that fits the problem's target; `fits` is false if there is none within `max_drop`."""
     path: list[Move] = []
-    work = Work(problem.source, problem.calibration(), Choice(), max_drop)
+    work = Work(problem.source, problem.calibration(), max_drop)
     present = before = needs(work.data, problem.target, problem.options)
     done = fits(work.data, problem.target, problem.options)
     if done:

@@ -1,4 +1,7 @@
-"""The steps by name, and their options read from text.  ``prune:sparsity=0.9,pattern=2:4`` is Prune(0.9, "2:4")."""
+"""The steps by name, and their options read from text.  ``prune:sparsity=0.9,pattern=2:4`` is Prune(0.9, "2:4").
+
+``binarize@conv2,conv3`` is Binarize() on the layers of these names or patterns alone.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any, Protocol
 
 from bitc.compression.binarize import Binarize
 from bitc.compression.channels import Channels
+from bitc.compression.int8 import Quantize
 from bitc.compression.prune import Prune
 from bitc.compression.share import Share
 from bitc.compression.ternarize import Ternarize
@@ -23,13 +27,20 @@ class Step(Protocol):
         ...
 
 
-STEPS: dict[str, type[Binarize | Ternarize | Prune | Share | Channels]] = {
+STEPS: dict[str, type[Binarize | Ternarize | Prune | Share | Channels | Quantize]] = {
     "binarize": Binarize,
     "ternarize": Ternarize,
     "prune": Prune,
     "share": Share,
     "channels": Channels,
+    "quantize": Quantize,
 }
+
+
+def parse_on(text: str) -> tuple[Step, tuple[str, ...]]:
+    """A step, and the patterns of the layers that it alone is for, from ``step@pattern,...``. Raises UsageError."""
+    what, _, patterns = text.partition("@")
+    return parse(what), tuple(filter(None, patterns.split(",")))
 
 
 def parse(text: str) -> Step:

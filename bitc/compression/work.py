@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -54,10 +54,14 @@ class Outcome:
         return f"{self.step} {self.layer}: error {self.error:.3f}, {what}"
 
 
+Adapter = Callable[[Floats, Sequence[Floats], Doubles], tuple[Floats, Floats]]
+"""Weights [O, K] and a bias [O] nearer to a target [P, O], from weights and what they are multiplied with."""
+
+
 class Work:
     """The state of a compression."""
 
-    def __init__(self, source: bytes, calibration: Calibration, choice: Choice, max_drop: float) -> None:
+    def __init__(self, source: bytes, calibration: Calibration, max_drop: float, choice: Choice = Choice()) -> None:
         self.calibration = calibration
         self.choice = choice
         self.source = source
@@ -66,6 +70,8 @@ class Work:
         self.data = self.model.to_bytes()
         self.before = self.score = calibration.score(source)
         self.floor = self.before.value - max_drop
+        self.adapters: dict[str, Adapter] = {}
+        """How weights that a step has given a form are adapted and keep it, by layer."""
         self._targets: dict[str, Doubles] = {}
 
     def inputs(self, name: str) -> list[Floats]:

@@ -143,6 +143,14 @@ class EditableModel:
         self._graph.node.insert(at, compare)
         node.input[0] = names[4]
 
+    def level_nodes(self, layer: Layer) -> tuple[str, ...]:
+        """The names of the nodes that make the layer's input two-valued, as `two_levels` does; empty if none do."""
+        choose = self._producer(self._node_of[layer.name].input[0])
+        if choose is None or choose.op_type != "Where" or not set(choose.input[1:]) <= set(self._tensors):
+            return ()
+        compare = self._producer(choose.input[0])
+        return tuple(n.name for n in (compare, choose) if n is not None)
+
     # How the layers are found and where their tensors are.
 
     def _find_layers(self) -> Iterator[Layer]:
@@ -203,6 +211,9 @@ class EditableModel:
         shapes = [tuple(self._tensors[i].dims) for i in readers[0].input if i in self._tensors]
         outputs = self._tensors[product.input[1]].dims[-1]
         return readers[0] if shapes and shapes[0] in ((outputs,), (1, outputs), (1,), ()) else None
+
+    def _producer(self, tensor: str) -> NodeProto | None:
+        return next((n for n in self._graph.node if tensor in n.output), None)
 
     def _rows_first(self, layer: Layer) -> bool:
         """Whether the first axis of the stored weights counts outputs."""

@@ -14,6 +14,11 @@ def operators(model: bytes) -> set[str]:
     return {n.op_type for n in _parse(model).graph.node}
 
 
+def node_names(model: bytes) -> list[str]:
+    """The names of the top-level graph's nodes."""
+    return [n.name for n in _parse(model).graph.node]
+
+
 def upgraded(model: bytes) -> bytes | None:
     """The model in opset 13 or newer; None if it can not be converted."""
     proto = _parse(model)

@@ -57,11 +57,15 @@ class Stairs:
         return self.a.size == self.c.size == self.lo.size == self.hi.size == 1
 
     def integral(self, root: Value) -> bool:
-        """Whether all values are integers."""
+        """Whether all values are integers; of codes, but for what float32 scales explain (one that is divided by an
+        equal one is not quite 1)."""
         if self.mode:
             return self.scale == 1 and self.offset.is_integer()
-        whole = all((p == np.rint(p)).all() for p in (self.exact, self.c, self.lo, self.hi))
-        return root.type.dtype.is_integer and whole
+        dtype = root.type.dtype
+        if not dtype.is_integer:
+            return False
+        reach = max(-dtype.min, dtype.max) if dtype.is_code and dtype.bits <= 16 else np.inf
+        return _whole(self.exact, reach) and all(_whole(p, 1) for p in (self.c, self.lo, self.hi))
 
     @property
     def t(self) -> Array:
@@ -203,6 +207,13 @@ def _clipped(s: Stairs, lo: Array, hi: Array) -> Stairs | None:
     low, high = np.minimum(np.maximum(s.lo, lo), hi), np.maximum(np.minimum(s.hi, hi), lo)
     mode = DOWN if s.mode == TO_ZERO and low.min() >= 0 else s.mode
     return replace(s, lo=low, hi=high, mode=mode)
+
+
+def _whole(p: Array, reach: float) -> bool:
+    """Whether p times numbers up to `reach` is near integers."""
+    near = np.rint(p)
+    with np.errstate(invalid="ignore"):
+        return bool(((p == near) | (np.abs(p - near) * reach <= _NEAR)).all())
 
 
 def _on_step(bound: Array, s: Stairs) -> Array | None:

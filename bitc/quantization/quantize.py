@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import onnxruntime
 from onnxruntime import quantization as ort
 
 from bitc.errors import InvalidModel, ModelError
-from bitc.frontend.upgrade import LEAST_OPSET, operators, upgraded
+from bitc.frontend.upgrade import LEAST_OPSET, node_names, operators, upgraded
 from bitc.ir.graph import Array
 from bitc.verification.reference import OnnxRuntime
 from bitc.verification.verify import label_agreement
@@ -77,6 +77,14 @@ def quantize(
 
     Raises ModelError: quantized already, or refused by onnxruntime.
     """
+    made = to_int8(model, calibration, settings)
+    return _compared(model, made, calibration if test is None else test, labels)
+
+
+def to_int8(
+    model: bytes, calibration: Sequence[Sample], settings: Settings = Settings(), keep: Collection[str] = ()
+) -> bytes:
+    """The model on int8, but for the nodes called `keep`. Raises ModelError as `quantize` does."""
     present = operators(model)
     if present & {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}:
         raise ModelError("is quantized already", where="model", hint="give the float model")
@@ -86,11 +94,10 @@ def quantize(
     if base is None:
         hint = f"export with opset {LEAST_OPSET} or newer"
         raise ModelError(f"can not be brought to opset {LEAST_OPSET}", where="model", hint=hint)
-    made = _quantized(base, calibration, settings)
-    return _compared(model, made, calibration if test is None else test, labels)
+    return _quantized(base, calibration, settings, keep)
 
 
-def _quantized(model: bytes, calibration: Sequence[Sample], settings: Settings) -> bytes:
+def _quantized(model: bytes, calibration: Sequence[Sample], settings: Settings, keep: Collection[str]) -> bytes:
     with tempfile.TemporaryDirectory(prefix="bitc-") as name, _quiet():
         folder = Path(name)
         source, plain, result = (folder / f"{stem}.onnx" for stem in ("source", "plain", "result"))
@@ -106,6 +113,8 @@ def _quantized(model: bytes, calibration: Sequence[Sample], settings: Settings) 
                 activation_type=ort.QuantType.QInt8,
                 weight_type=ort.QuantType.QInt8,
                 calibrate_method=METHODS[settings.method],
+                # MatMul and Add have become one node, called MATMUL/MatMulAddFusion
+                nodes_to_exclude=[n for n in node_names(plain.read_bytes()) if {n, n.rpartition("/")[0]} & set(keep)],
                 extra_options={"ActivationSymmetric": settings.symmetric, "WeightSymmetric": True},
             )
         except Exception as e:  # whatever onnxruntime and numpy raise

@@ -62,6 +62,32 @@ def test_max_drop_keeps_layers_as_they_were(tmp_path: Path) -> None:
     assert [a.name for a in before.layers] == [a.name for a in after.layers]
 
 
+def test_bits_and_int8_in_one_command(tmp_path: Path) -> None:
+    bits = "node_conv2d_2,node_conv2d_4"
+    steps = (f"binarize:activations=sign@{bits}", "ternarize@node_conv2d_6", "quantize")
+    report, out = compress(tmp_path, "--samples", 8, *(part for s in steps for part in ("--step", s)))
+    rows = [r for r in report["layers"] if r["step"] == "quantize"]
+    assert {r["layer"] for r in rows if r["kept"]} == set(bits.split(",")) and len(rows) == 10
+    found = bitc("compile", out, "-t", "cortex-m4", "-o", tmp_path / "out")
+    assert json.loads(found.stdout)["macs"]["float"] == 0
+    forms = {r["node"]: r["form"] for r in json.loads(bitc("inspect", out).stdout)["binary"]}
+    assert set(forms) == {*bits.split(","), "node_conv2d_6"} and "{-s, 0, s}" in forms["node_conv2d_6"]
+    assert report["after"]["arena_bytes"] < report["before"]["arena_bytes"] / 2
+    verified = bitc("verify", out, "-t", "host", "--inputs", IMAGES, "--samples", 4)
+    assert verified.exit_code == 0, verified.stderr
+
+
+def test_quantization_leaves_the_most_sensitive_layers(tmp_path: Path) -> None:
+    steps = ("--step", "ternarize", "--step", "quantize", "--samples", 8)
+    report, out = compress(tmp_path, *steps, "--max-drop", 0.07)
+    assert report["after"]["score"] >= report["before"]["score"] - 0.07
+    rows = [r for r in report["layers"] if r["step"] == "quantize"]
+    kept = [r["error"] for r in rows if r["kept"]]
+    assert min(kept, default=1) >= max((r["error"] for r in rows if not r["kept"]), default=0)
+    again = bitc("compress", out, "--calibration", IMAGES, "--step", "quantize", "-o", tmp_path / "again.onnx")
+    assert bool(again.exit_code) == (len(kept) == 0)
+
+
 def test_include_and_exclude(tmp_path: Path) -> None:
     chosen = ("--include", "node_conv2d_[24]", "--exclude", "*_4")
     report, out = compress(tmp_path, "--step", "share:entries=4", *chosen)

@@ -52,6 +52,15 @@ def test_salient_weights_stay_on_an_int8_grid() -> None:
     assert error(w) < error(after("binarize"))
 
 
+def test_salient_by_magnitude_are_the_largest() -> None:
+    w = np.abs(after("binarize:salient=0.1,by=magnitude"))
+    most = np.array(
+        [np.unique(row, return_counts=True)[0][np.unique(row, return_counts=True)[1].argmax()] for row in w]
+    )
+    kept = w != most[:, None]
+    assert np.abs(W[kept]).min() >= np.sort(np.abs(W), axis=None)[-round(0.1 * W.size)]
+
+
 @pytest.mark.parametrize("text", ["ternarize", "ternarize:scale=absmedian", "ternarize:per=tensor"])
 def test_ternary_weights(text: str) -> None:
     w = after(text)
@@ -140,6 +149,9 @@ def test_two_levels() -> None:
         ("prune:pattern=4:2", "N below M"),
         ("prune:pattern=often", "pattern must be"),
         ("binarize:bases=9", "bases must be"),
+        ("binarize:by=luck", "by must be"),
+        ("quantize:method=mean", "method must be"),
+        ("quantize:zero=0", "zero must be"),
         ("share:entries=5", "entries must be"),
         ("ternarize:scale=max", "scale must be"),
         ("channels:share=1", "share must be"),
