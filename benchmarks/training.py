@@ -39,10 +39,19 @@ class _Layers:
         gives: str = "bits",
         planar: bool = False,
         zero: int = 0,
+        zeros: float = 0.0,
+        pairs: bool = False,
     ) -> None:
+        """`zeros`: share of weights that are 0; `pairs`: two of every four that are."""
         window = Window((kernel, kernel), (stride, stride), _SAME[kernel] if pad else (0, 0, 0, 0))
         shape = (outputs, kernel, kernel, channels // group)
-        weights = Value("w", TensorType(shape, w), self._codes(w, shape))
+        codes = self._codes(w, shape)
+        if zeros:
+            codes[self.rng.random(shape) < zeros] = 0
+        if pairs:
+            for four in codes.reshape(-1, 4):
+                four[self.rng.permutation(4)[:2]] = 0
+        weights = Value("w", TensorType(shape, w), codes)
         dims = (1, channels, size, size) if planar else (1, size, size, channels)
         data = Value(f"x{len(self.nodes)}", TensorType(dims, x))
         epilogue, params = self._epilogue(gives, outputs)
@@ -132,7 +141,30 @@ def layers() -> list[Node]:
         for x, w in ((FLOAT32, BIT1), (INT8, BIT1), (UINT8, BIT1), (FLOAT32, FLOAT32)):
             b.add(x, w, k, count, 1, 1, gives=next(kinds))
     _int8(b)
+    _sparse(b)
     return b.nodes
+
+
+def _sparse(b: _Layers) -> None:
+    """Many weights are zero."""
+    gives = iter(("codes", "codes", "codes", "sums", "codes", "float") * 20)
+    for channels, count, size, kernel, zeros in (
+        (64, 64, 8, 1, 0.9), (32, 48, 9, 1, 0.8), (128, 40, 6, 1, 0.95), (96, 32, 7, 1, 0.6), (16, 24, 12, 1, 0.75),
+        (256, 64, 4, 1, 0.9), (33, 17, 7, 1, 0.7), (24, 32, 8, 3, 0.9), (16, 16, 9, 3, 0.7), (40, 24, 5, 3, 0.97),
+    ):  # fmt: skip
+        b.add(INT8, INT8, channels, count, size, kernel, gives=next(gives), zero=-5, zeros=zeros)
+        b.add(UINT8, INT8, channels, count, size, kernel, stride=2, gives=next(gives), zero=120, zeros=zeros)
+        b.add(FLOAT32, FLOAT32, channels, count, size, kernel, gives="float", zeros=zeros)
+        b.add(FLOAT32, FLOAT32, channels, count, size, kernel, stride=2, gives="sums", zeros=zeros)
+    for channels, count, size, kernel in (
+        (64, 64, 8, 1),
+        (128, 32, 7, 1),
+        (32, 48, 9, 3),
+        (16, 24, 12, 1),
+        (48, 9, 6, 3),
+    ):
+        b.add(INT8, INT8, channels, count, size, kernel, gives=next(gives), zero=-5, pairs=True)
+        b.add(UINT8, INT8, channels, count, size, kernel, gives=next(gives), zero=120, pairs=True)
 
 
 def _int8(b: _Layers) -> None:

@@ -31,7 +31,8 @@ from bitc.target import Target
 LEAST = 0.4
 """Share of zeros from which the row is offered."""
 ROOM = 4096
-"""Bytes of working memory that columns may take where RAM is counted, if more than one pixel fits."""
+"""Bytes of working memory that columns may take where RAM is counted, or more: a share of it."""
+SHARE = 16
 LONGEST = 255
 """Columns that one step can skip."""
 
@@ -46,16 +47,16 @@ class Stream:
     counts: Array
 
 
-def stream(w: Array) -> Stream:
-    """The stream of weights ``[O, K]``."""
+def stream(w: Array, longest: int = LONGEST) -> Stream:
+    """The stream of weights ``[O, K]``, with steps of at most `longest` columns."""
     values, steps, counts = list[Any](), list[int](), list[int]()
     for row in w:
         at, before = 0, len(values)
         for k in np.flatnonzero(row):
-            while k - at > LONGEST:
+            while k - at > longest:
                 values.append(0)
-                steps.append(LONGEST)
-                at += LONGEST
+                steps.append(longest)
+                at += longest
             values.append(row[k])
             steps.append(int(k) - at)
             at = int(k)
@@ -89,12 +90,17 @@ def stored(node: Node) -> str:
     )
 
 
+def room(target: Target) -> float:
+    """Bytes of working memory that columns may take."""
+    return float("inf") if target.memory.ram is None else max(ROOM, target.memory.ram // SHARE)
+
+
 def accepts(node: Node, target: Target) -> str:
     if reason := stored(node):
         return reason
     x, w = node.input(0).type, node.input(1)
     return first_reason(
-        (target.memory.ram is None or w.type.size // w.shape[0] * x.dtype.bits // 8 <= ROOM, "long columns"),
+        (w.type.size // w.shape[0] * x.dtype.bits // 8 <= room(target), "long columns"),
         (x.dtype is not FLOAT32 or "fpu" in target.features, "no FPU"),
     )
 
@@ -116,7 +122,7 @@ def plan(node: Node, target: Target) -> _Plan:
     if vector <= 1 and geo.taps == 1 and geo.sy == 1 and not geo.border:
         return _Plan(min(tile, geo.ow), True)
     column = geo.taps * x.channels * x.dtype.carrier.itemsize
-    while target.memory.ram is not None and tile > 1 and tile * column > ROOM:
+    while tile > 1 and tile * column > room(target):
         tile //= 2
     return _Plan(min(tile, geo.pixels), False)
 

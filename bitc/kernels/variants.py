@@ -11,12 +11,14 @@ from bitc.kernels import (
     conv_listed,
     conv_lut,
     conv_mve,
+    conv_pairs,
     conv_planes,
     conv_products,
     conv_sliced,
     conv_smlad,
     conv_sparse,
     conv_sparse_bits,
+    conv_sparse_dsp,
     conv_sparse_lanes,
     conv_tiles,
     depthwise,
@@ -48,6 +50,8 @@ VARIANTS: tuple[Variant, ...] = (
     conv_smlad.VARIANT,
     conv_sparse.VARIANT,
     conv_sparse_lanes.VARIANT,
+    conv_sparse_dsp.VARIANT,
+    conv_pairs.VARIANT,
     conv_sparse_bits.VARIANT,
     conv_dense.VARIANT,
     conv_computed.VARIANT,
@@ -72,5 +76,5 @@ VARIANTS: tuple[Variant, ...] = (
     RECURRENT,
 )
 
-ZEROS_SKIPPED = tuple(row.name for row in (conv_sparse.VARIANT, conv_sparse_lanes.VARIANT))
+ZEROS_SKIPPED = tuple(m.VARIANT.name for m in (conv_sparse, conv_sparse_lanes, conv_sparse_dsp, conv_pairs))
 """Rows that leave out zero weights."""

@@ -10,8 +10,9 @@ import pytest
 from bitc.ir.dtypes import FLOAT32, INT8, UINT8, DType
 from bitc.ir.graph import Graph
 from bitc.ir.types import TensorType
-from bitc.kernels import conv_sparse, conv_sparse_lanes, select
+from bitc.kernels import conv_pairs, conv_sparse, conv_sparse_dsp, conv_sparse_lanes, select
 from bitc.kernels.conv_sparse import stream
+from bitc.kernels.variants import ZEROS_SKIPPED
 from bitc.ops.epilogue import Affine, Epilogue, Requant
 from bitc.ops.linear import Conv2D
 from bitc.ops.window import Window
@@ -36,10 +37,20 @@ def weights(rng: np.random.Generator, shape: tuple[int, ...], dtype: DType, zero
 
 
 def graph(
-    rng: np.random.Generator, x: DType, window: Window, channels: int, outputs: int, zeros: float, clamped: bool = True
+    rng: np.random.Generator,
+    x: DType,
+    window: Window,
+    channels: int,
+    outputs: int,
+    zeros: float,
+    clamped: bool = True,
+    most: int = 4,
 ) -> Graph:
+    """A layer; `most`: weights of each four that are not zero."""
     is_float = x is FLOAT32
     w = weights(rng, (outputs, *window.kernel, channels), FLOAT32 if is_float else INT8, zeros)
+    for group in w.reshape(-1, 4) if most < 4 else ():
+        group[rng.permutation(4)[most:]] = 0
     epilogue: Epilogue
     if is_float:
         epilogue = Affine(-1.0, 4.0) if clamped else Affine()
@@ -81,6 +92,29 @@ def test_lanes(target: str, clamped: bool, tmp_path: Path, monkeypatch: pytest.M
     check_row(conv_sparse_lanes.VARIANT, merge(graphs), Target.load(target), tmp_path, monkeypatch)
 
 
+@pytest.mark.parametrize("x", [INT8, UINT8], ids=str)
+def test_dsp(x: DType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    graphs = [
+        graph(rng, x, window, c, o, zeros)
+        for window in WINDOWS.values()
+        for c, o, zeros in ((1, 4, 0.5), (3, 1, 0.9), (31, 5, 0.7), (64, 19, 0.95), (32, 17, 0.5))
+    ]
+    monkeypatch.setattr(conv_sparse, "LEAST", 0.0)
+    check_row(conv_sparse_dsp.VARIANT, merge(graphs), Target.load("cortex-m4"), tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("x", [INT8, UINT8], ids=str)
+def test_pairs(x: DType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    graphs = [
+        graph(rng, x, window, c, o, 0.2, most=2)
+        for window in WINDOWS.values()
+        for c, o in ((4, 1), (8, 5), (16, 19), (36, 3))
+    ]
+    check_row(conv_pairs.VARIANT, merge(graphs), Target.load("cortex-m4"), tmp_path, monkeypatch)
+
+
 def test_long_ways_get_a_zero_in_between() -> None:
     w = np.zeros((2, 1000), np.int8)
     w[0, [3, 900]], w[1, 256] = 5, 6
@@ -95,22 +129,52 @@ def test_long_ways_get_a_zero_in_between() -> None:
         at += int(count)
 
 
-@pytest.mark.parametrize(("zeros", "row"), [(0.95, True), (0.1, False)])
-def test_chosen_where_it_wins(zeros: float, row: bool) -> None:
-    g = graph(np.random.default_rng(0), INT8, Window(), 64, 64, zeros)
-    chosen = select(g, Target.load("cortex-m4"))[g.nodes[0]].name
-    assert (chosen == "conv_sparse") is row
+@pytest.mark.parametrize(
+    ("x", "zeros", "most", "target", "row"),
+    [
+        (INT8, 0.95, 4, "cortex-m4", "conv_sparse_dsp"),
+        (INT8, 0.0, 2, "cortex-m4", "conv_pairs"),
+        (INT8, 0.95, 4, "cortex-m0plus", "conv_sparse"),
+        (FLOAT32, 0.9, 4, "cortex-m4", "conv_sparse"),
+        (FLOAT32, 0.9, 4, "aarch64", "conv_sparse_lanes"),
+        (INT8, 0.1, 4, "cortex-m4", "conv_smlad"),
+    ],
+)
+def test_chosen_where_it_wins(x: DType, zeros: float, most: int, target: str, row: str) -> None:
+    g = graph(np.random.default_rng(0), x, Window(), 64, 64, zeros, most=most)
+    assert select(g, Target.load(target))[g.nodes[0]].name == row
 
 
 def test_working_memory_is_bounded_where_ram_is() -> None:
+    small = Target.load("cortex-m4", ram="64k")
     g = graph(np.random.default_rng(0), FLOAT32, WINDOWS["3x3"], 64, 8, 0.9)
-    assert conv_sparse.plan(g.nodes[0], Target.load("cortex-m4")).tile == 1
+    assert conv_sparse.plan(g.nodes[0], small).tile == 1
+    assert conv_sparse.plan(g.nodes[0], Target.load("cortex-m4")).tile == 4
     assert conv_sparse.plan(g.nodes[0], Target.load("aarch64")).tile == 16
     wide = graph(np.random.default_rng(0), FLOAT32, WINDOWS["3x3"], 128, 8, 0.9)
-    assert "long columns" in conv_sparse.accepts(wide.nodes[0], Target.load("cortex-m4"))
+    assert "long columns" in conv_sparse.accepts(wide.nodes[0], small)
+    codes = graph(np.random.default_rng(0), INT8, WINDOWS["3x3"], 64, 8, 0.9)
+    assert "columns take 9216 bytes" in conv_sparse_dsp.accepts(codes.nodes[0], small)
 
 
-def test_it_can_be_turned_off() -> None:
+def test_sums_at_24_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_limit, beyond = (np.zeros((2, 1, 1, 400), np.int8) for _ in range(2))
+    at_limit[0, 0, 0, :259], at_limit[0, 0, 0, 259], at_limit[1] = 127, 3, -1
+    beyond[...] = at_limit
+    beyond[0, 0, 0, 259] = 4
+    assert at_limit[0].sum(dtype=int) == conv_sparse_dsp.LARGEST
+    target = Target.load("cortex-m4")
+    for w, reason in ((at_limit, ""), (beyond, "sums of 24 bits")):
+        w[1, 0, 0, ::2] = 0
+        g = single(Conv2D(Window()), TensorType((1, 5, 7, 400), INT8), w)
+        assert conv_sparse_dsp.accepts(g.nodes[0], target) == reason
+        if not reason:
+            x = np.where(np.arange(5 * 7 * 400).reshape(1, 5, 7, 400) // 400 % 3, 127, -128)
+            check_row(conv_sparse_dsp.VARIANT, g, target, tmp_path, monkeypatch, {"x0": x})
+
+
+def test_they_can_be_turned_off() -> None:
     g = graph(np.random.default_rng(0), INT8, Window(), 64, 64, 0.95)
-    choice = select(g, Target.load("cortex-m4"), without=["conv_sparse"]).choices[g.nodes[0]]
-    assert choice.variant.name != "conv_sparse" and ("conv_sparse", "not wanted") in choice.rejected
+    choice = select(g, Target.load("cortex-m4"), without=ZEROS_SKIPPED).choices[g.nodes[0]]
+    assert choice.variant.name == "conv_smlad"
+    assert {name for name, why in choice.rejected if why == "not wanted"} == set(ZEROS_SKIPPED)
