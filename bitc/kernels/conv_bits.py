@@ -209,12 +209,16 @@ def work(node: Node, target: Target) -> Work:
     for name, windows in ((f"{kind}plain ", found.pixels - masked), (f"{kind}masked ", masked)):
         windows *= op.group
         terms |= {name + term: windows * blocks * n for term, n in isa.steps(k, word).items()}
-        terms |= {f"{name}rest words": windows * rest * k}
+        terms |= {f"{name}rest words": windows * rest * k, f"{name}rest outputs": windows * rest}
+    if op.group > 1:
+        terms["groups"] = found.pixels * op.group
     whole = taps == 1 and op.group == 1 and not found.border and x.layout.word == word
     if not whole:
         copied = found.taps * op.group
         terms |= {f"{kind}taps": copied, f"{kind}units": copied * bits // unit if unit else 0}
-        terms |= {f"{kind}bits": 0 if unit else copied * bits, f"{kind}border words": found.border * op.group * k}
+        terms |= {f"{kind}border words": found.border * op.group * k}
+        if not unit:
+            terms |= {f"{kind}bits": copied * bits, f"{kind}walked": found.pixels * op.group * taps}
     return terms
 
 

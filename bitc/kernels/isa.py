@@ -36,6 +36,7 @@ class BitIsa:
             "eights": eights,
             "looped eights": eights if eights > 4 else 0,
             "weighted": int(eights > 0),
+            "several": int(eights > 1),  # one round of eight is no loop
             "threes": k % 8 // 3,
             "ones": k % 8 % 3,
         }

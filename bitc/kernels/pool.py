@@ -13,16 +13,26 @@ from bitc.ir.types import TensorType
 from bitc.kernels.codes import codes_isa, lanes_for
 from bitc.kernels.epilogues import epilogue
 from bitc.kernels.fixed import UpperWord, upper_word
-from bitc.kernels.geometry import geometry
+from bitc.kernels.geometry import Geometry, geometry
 from bitc.kernels.pack import pack_bits, storage
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out
+from bitc.kernels.work import windows
 from bitc.ops.pool import ArgMaxPool, AveragePool, MaxPool
 from bitc.target import Target
 
 
 def _max_accepts(node: Node, target: Target) -> str:
+    op, x = node.op, node.input(0).type
+    assert isinstance(op, MaxPool)
     minimum = node.inputs[1] if len(node.inputs) > 1 else None
-    return first_reason((minimum is None or minimum.is_const, "the choice of minimum is computed"))
+    least = not x.dtype.digits and storage(x.dtype) != "tern"
+    return first_reason(
+        (minimum is None or minimum.is_const, "the choice of minimum is computed"),
+        (
+            least or not windows(geometry(x, op.window)).empty,
+            f"a window holds only padding, {x.dtype} has no -infinity",
+        ),
+    )
 
 
 def _max_build(node: Node, target: Target) -> tuple[Step, ...]:
@@ -35,8 +45,10 @@ def _max_build(node: Node, target: Target) -> tuple[Step, ...]:
     if mixed:
         table = pack_bits(minimum, word) if word else minimum.astype(np.uint8)
         args.append(Arg("minimum", Packed(table, "minimum", is_weight=False)))
+    geo = geometry(x.type, op.window)
     context: dict[str, Any] = {
-        **geometry(x.type, op.window).context,
+        **geo.context,
+        "ones": _ones(x.type, geo),
         "packed": bool(word),
         "ternary": storage(x.type.dtype) == "tern",
         "planes": x.type.dtype.planes,
@@ -51,6 +63,15 @@ def _max_build(node: Node, target: Target) -> tuple[Step, ...]:
     }
     template = "kernels/max_pool_planes.j2" if x.type.dtype.digits else "kernels/max_pool.j2"
     return (Step(MAX.name, template, tuple(args), context, ("bitc_math.h",)),)
+
+
+def _ones(x: TensorType, geo: Geometry) -> str:
+    """Word c where all channels are ones: what AND starts from. Words end in zeros, which needs care only where nothing
+    follows, in windows that lie outside."""
+    t, word = c_type(x), x.layout.word
+    if not word or not x.channels % word or not windows(geo).empty:
+        return f"({t})~({t})0"
+    return f"({t})(c == {x.words_per_plane - 1} ? {2 ** (x.channels % word) - 1:#x}u : {2**word - 1:#x}u)"
 
 
 def _average_accepts(node: Node, target: Target) -> str:

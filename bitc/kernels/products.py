@@ -93,6 +93,8 @@ PRODUCT_ISAS = (
                4, 1, 4, 27, product=2.0, load_w=0.5, load_x=1.0),
     ProductIsa("isa/f32x4.j2", "bitc_f32x4", frozenset({"wasm"}), frozenset({"simd128"}), FLOAT32,
                4, 1, 1, 16, product=2.0, load_w=1.0, load_x=1.0),
+    ProductIsa("isa/f32x4.j2", "bitc_f32x4", frozenset({"arm-m"}), frozenset({"mvefp"}), FLOAT32,
+               4, 1, 1, 8, product=2.0, load_w=1.0, load_x=1.0),
     ProductIsa("isa/f32x1.j2", "bitc_f32x1", frozenset({"arm-m", "arm-a", "riscv", "wasm"}), frozenset({"fpu"}),
                FLOAT32, 1, 1, 1, 32, product=2.0, load_w=1.0, load_x=1.0),
     ProductIsa("isa/i8x16_vnni.j2", "bitc_i8x16", frozenset({"x86"}), frozenset({"avx512f", "avx512vnni"}), UINT8,

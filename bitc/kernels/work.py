@@ -26,6 +26,8 @@ class Windows:
     """Taps that lie inside the input, over all pixels."""
     rows: int
     """Rows of windows that lie inside the input, at least in part, over all pixels."""
+    empty: int
+    """Pixels whose window lies outside the input, as dilated ones of small inputs may."""
 
     @property
     def border(self) -> int:
@@ -41,6 +43,7 @@ def windows(geo: Geometry) -> Windows:
         inside=geo.n * down.count(geo.kh) * across.count(geo.kw),
         taps=geo.n * sum(down) * sum(across),
         rows=geo.n * sum(down) * geo.ow,
+        empty=geo.pixels - geo.n * (geo.oh - down.count(0)) * (geo.ow - across.count(0)),
     )
 
 
