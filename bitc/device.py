@@ -60,7 +60,7 @@ def _offsets(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
         step = b.type.alignment
         at = -(-at // step) * step
         offsets.append(at)
-        at += b.type.nbytes
+        at += max(b.type.nbytes, step)  # C has no array of no elements
         align = max(align, step)
     return offsets, -(-at // align) * align or 1  # a struct without tensors has one unused byte
 

@@ -13,6 +13,7 @@ from bitc.ir.program import Program
 from bitc.ir.schedule import Schedule
 from bitc.kernels import Goal, Selection, assign_layouts, choose_few_bits, select
 from bitc.lower import RowCache, lower
+from bitc.ops.repeat import with_bodies
 from bitc.schedule import order, plan_memory
 from bitc.schedule.rows_first import rows_first
 from bitc.schedule.search import Point, candidates
@@ -135,6 +136,7 @@ class Planner:
         return self._lowered(Schedule(self._by_rows[0], point.stages), kernels)
 
     def _laid_out(self, graph: Graph) -> Graph:
+        graph = with_bodies(graph, self._laid_out)
         few = choose_few_bits(graph, self.target, self.goal)  # before layouts: planes are packed, bytes are not
         return order(assign_layouts(few, self.target))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from bitc import resources
 from bitc.codegen.interface import members
@@ -23,6 +23,8 @@ class Options:
 
     banner: str = ""
     """A line for the head of every file, e.g. the version of bitc and the name of the model file."""
+    lengths: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    """Outputs that are as long as the data says: the axis, and the output that holds the length."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class _Emitter:
         self.described: set[int] = set()
         self.constants: dict[tuple[str, bytes], tuple[str, Buffer]] = {}
         self.inputs = members(program.inputs)
-        self.outputs = members(program.outputs)
+        self.outputs = members(program.outputs, options.lengths)
         self.paths = {b: f"in->{m.name}" for b, m in zip(program.inputs, self.inputs, strict=True)}
         self.paths |= {b: f"out->{m.name}" for b, m in zip(program.outputs, self.outputs, strict=True)}
         self.counters: list[str] = []
@@ -127,7 +129,9 @@ class _Emitter:
                 resumed = any(isinstance(j, NextRow) for j in walk(item.body))
                 i = f"at[{depth + 1}]" if resumed else f"i{depth}"
                 self.counters.append(i)
-                yield _Statement(f"for ({'' if resumed else 'int '}{i} = 0; {i} < {item.count}; {i}++) {{", depth)
+                more = f" && *{self._pointer(item.condition, 'uint8_t', True)}" if item.condition else ""
+                head = f"for ({'' if resumed else 'int '}{i} = 0; {i} < {item.count}{more}; {i}++) {{"
+                yield _Statement(head, depth)
                 yield from self._statements(item.body, depth + 1)
                 yield _Statement("}", depth)
                 self.counters.pop()

@@ -34,6 +34,16 @@ class Refused(Exception):
         self.hint = hint
 
 
+@dataclass(frozen=True)
+class Extent:
+    """Of a tensor that is as long as the data says: only the first `count` (an int32 scalar) entries at `axis` are
+    there. Behind them lie zeros if it is `zeroed`, else anything."""
+
+    axis: int
+    count: Value
+    zeroed: bool = False
+
+
 @dataclass
 class Session:
     """State of one import that all nodes share."""
@@ -46,6 +56,8 @@ class Session:
     folded_bytes: int = 0
     elements: dict[Value, int] = field(default_factory=dict)
     """ONNX element types of inputs, initializers and casts: bitc holds several in one dtype."""
+    extents: dict[Value, Extent] = field(default_factory=dict)
+    """Tensors that are as long as the data says."""
 
     def not_constant(self, value: Value, what: str) -> Refused:
         """Why a value, which is not constant, can not be `what`. Where only small inputs stand behind it, the hint says
@@ -123,6 +135,10 @@ class Context:
 
     # Inputs
 
+    def extent(self, value: Value | None) -> Extent | None:
+        """How long a tensor is whose length depends on the data."""
+        return None if value is None else self.session.extents.get(value)
+
     def optional(self, index: int) -> Value | None:
         return self.inputs[index] if index < len(self.inputs) else None
 
@@ -192,8 +208,10 @@ class Context:
         return self.const(np.array(value, like.type.dtype.carrier))
 
     def emit(self, op: Op, *inputs: Value | None) -> Value:
-        """Apply an operator with one output; evaluated now if all inputs are constant."""
+        """Apply an operator with one output; evaluated now if all inputs are constant, or nothing is computed."""
         types = op.infer(*(None if v is None else v.type for v in inputs))
+        if not types[0].size:
+            return self.const(np.zeros(types[0].shape, types[0].dtype.carrier))
         if not all(v is None or v.is_const for v in inputs):
             check_size(types[0], self.at)
             return self.session.builder.emit(op, *inputs, at=self.at)

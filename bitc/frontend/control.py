@@ -14,6 +14,7 @@ from onnx import GraphProto
 
 from bitc.errors import InvalidModel
 from bitc.frontend.context import Context, Refused
+from bitc.frontend.extents import fixed
 from bitc.frontend.movement import reshaped, sliced
 from bitc.ir import BOOL, INT64, Value
 from bitc.ops import binary as b
@@ -48,6 +49,7 @@ def _condition(ctx: Context, v: Value) -> Value:
 def _chosen(ctx: Context, condition: Value, yes: Value, no: Value) -> Value:
     if yes is no:
         return yes
+    fixed(ctx, yes, no)
     if yes.type.shape != no.type.shape or yes.type.dtype is not no.type.dtype:
         raise Refused(
             f"the condition is computed at run time, and its results differ in type: {yes.type} and {no.type}",
@@ -102,6 +104,7 @@ def loop(ctx: Context, open_: Open) -> list[Value]:
     """Inputs: the number of steps, the condition (both may be absent), the states. The body takes the step number, the
     condition and the states; it gives the condition, the states, and what is collected."""
     graph = ctx.attrs.graph("body")
+    fixed(ctx, *(v for v in ctx.inputs if v is not None))
     states = [ctx.input(i) for i in range(2, len(ctx.inputs))]
     collects = len(graph.output) - 1 - len(states)
     if len(graph.input) != 2 + len(states) or collects < 0 or len(ctx.node.output) > len(graph.output) - 1:
@@ -118,6 +121,7 @@ def loop(ctx: Context, open_: Open) -> list[Value]:
         limit.check(step)
         going, *results = body(ctx.const(np.array(step, np.int64), INT64), running, *states)
         going = _condition(ctx, going)
+        fixed(ctx, *results)
         new, parts = results[: len(states)], results[len(states) :]
         if _truth(running) is None:
             if any(ctx.wanted(len(states) + i) for i in range(collects)):
@@ -142,6 +146,7 @@ def scan(ctx: Context, open_: Open) -> list[Value]:
         raise Refused("it has sequence lengths", "export with opset 9 or newer")
     if not 1 <= count <= len(values) or len(graph.input) != len(values):
         raise ctx.invalid("its body has another number of inputs")
+    fixed(ctx, *values)
     kept = len(values) - count
     outputs = len(graph.output) - kept
     if outputs < 0 or len(ctx.node.output) > len(graph.output):
@@ -200,6 +205,7 @@ def _scanned(
             for v, a, back in zip(values, at, backwards[0], strict=True)
         ]
         results = body(*current, *read)
+        fixed(ctx, *results)
         current = results[: len(current)]
         for parts, part in zip(collected, results[len(current) :], strict=True):
             parts.append(part)

@@ -13,7 +13,7 @@ from bitc.ir import TensorType, Value
 # fmt: off
 FOLDABLE = frozenset((
     "DequantizeLinear", "DynamicQuantizeLinear", "MeanVarianceNormalization", "MelWeightMatrix",
-    "NonMaxSuppression", "NonZero", "QuantizeLinear", "Unique",
+    "QuantizeLinear",
 ))
 # fmt: on
 """Deterministic operators of the default domain whose outputs are not larger than their inputs together."""

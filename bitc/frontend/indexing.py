@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from bitc.frontend import fold
 from bitc.frontend.context import Context, Importer, Refused, Table
+from bitc.frontend.extents import ragged
 from bitc.frontend.movement import reshaped, sliced
 from bitc.ir import BOOL, INT32, INT64, Value
 from bitc.ops import binary as b
 from bitc.ops import indexing as ix
 from bitc.ops.movement import Expand, Gather
 from bitc.ops.reduce import ArgMax
-
-_STATIC = "bitc needs shapes that are known at compile time; cut the model before this node, or fix its inputs"
 
 
 def integers(ctx: Context, index: int) -> Value:
@@ -119,17 +117,25 @@ def top_k(ctx: Context) -> list[Value]:
     """Values and indices; `k` is an attribute before opset 10, an input after."""
     x = ctx.number()
     axis = ctx.axis(ctx.attrs.int_("axis", -1), x.type.rank)
-    if ctx.opset < 10:
-        k = ctx.attrs.int_("k")
-    else:
-        given = ctx.ints(1, "the number of elements (k)")
-        k = given[0] if len(given) == 1 else -1
+    k = ctx.attrs.int_("k") if ctx.opset < 10 else _number(ctx, x.shape[axis])
     largest = ctx.attrs.flag("largest", True)
     ctx.attrs.ignore("sorted")  # sorted ones are as good as others
     if not 0 < k <= x.shape[axis]:
         raise ctx.invalid(f"the top {k} on axis {axis} of {x.type}")
     indices = ctx.emit(ix.ArgTop(axis, k, largest), x)
-    return [ctx.emit(ix.GatherElements(axis), x, indices), indices]
+    found = [ctx.emit(ix.GatherElements(axis), x, indices), indices]
+    if ctx.opset < 10 or ctx.input(1).is_const:
+        return found
+    most = ctx.emit(b.Min(), ctx.cast(reshaped(ctx, ctx.input(1), ()), INT32), ctx.const(np.array(k, np.int32)))
+    return [ragged(ctx, y, axis, ctx.emit(b.Max(), most, ctx.const(np.array(0, np.int32)))) for y in found]
+
+
+def _number(ctx: Context, size: int) -> int:
+    """How many elements of `size` are asked for; all where it is computed at run time."""
+    k = ctx.input(1)
+    if k.type.size != 1:
+        raise ctx.invalid(f"the number of elements (k) is {k.type}")
+    return int(k.array.reshape(-1)[0]) if k.is_const else size
 
 
 def running(product: bool) -> Importer:
@@ -208,30 +214,6 @@ def trilu(ctx: Context) -> Value:
     return ctx.emit(b.Where(), ctx.const(kept), x, ctx.scalar(0, x))
 
 
-def compress(ctx: Context) -> Value:
-    """The elements, or slices along `axis`, where a constant condition is true."""
-    x, condition = ctx.input(), ctx.array(1, "the condition")
-    flat = "axis" not in ctx.attrs
-    axis = 0 if flat else ctx.axis(ctx.attrs.int_("axis"), x.type.rank)
-    source = reshaped(ctx, x, (x.type.size,)) if flat else x
-    if condition.ndim != 1 or condition.dtype.kind != "b" or condition.size > source.shape[axis]:
-        raise ctx.invalid(f"a condition {condition.dtype}{list(condition.shape)} on axis {axis} of {source.type}")
-    return ctx.emit(Gather(axis), source, ctx.const(np.flatnonzero(condition).astype(np.int64)))
-
-
-def data_dependent(what: str) -> Importer:
-    """An operator whose output shape depends on its data: only constants have one."""
-
-    def run(ctx: Context) -> list[Value]:
-        if all(v is None or v.is_const for v in ctx.inputs) and ctx.node.op_type in fold.FOLDABLE:
-            found = fold.evaluate(ctx, ctx.opset)
-            ctx.attrs.ignore(*ctx.attrs.unread())
-            return found
-        raise Refused(f"{what} depends on the data", _STATIC)
-
-    return run
-
-
 TABLE: Table = {
     ("", "Gather"): gather,
     ("", "GatherElements"): gather_elements,
@@ -247,8 +229,4 @@ TABLE: Table = {
     ("", "OneHot"): one_hot,
     ("", "Hardmax"): hardmax,
     ("", "Trilu"): trilu,
-    ("", "Compress"): compress,
-    ("", "NonZero"): data_dependent("how many elements are not zero"),
-    ("", "Unique"): data_dependent("how many different elements there are"),
-    ("", "NonMaxSuppression"): data_dependent("how many boxes are left"),
 }

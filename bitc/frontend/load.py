@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -23,9 +23,21 @@ from bitc.ir import Graph, Origin, Value
 from bitc.ir.graph import Array, Node, constant
 from bitc.ir.rewrite import Builder, dead_code
 from bitc.ir.verify import verify
+from bitc.ops.dynamic import FillTail
 from bitc.ops.movement import Reshape
 
 _HINT = "export the model again"
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """An ONNX tensor that is as long as the data says. It is held in `shape`, its entries followed by zeros."""
+
+    shape: tuple[int, ...]
+    axis: int
+    """Where its length depends on the data."""
+    count: str = ""
+    """The output that says how many entries there are, where the tensor is an output itself."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,8 @@ class Imported:
     """ONNX nodes after inlining functions, those that no output needs included."""
     states: States = ()
     """Inputs and outputs that one run hands to the next."""
+    ragged: Mapping[str, Ragged] = field(default_factory=dict)
+    """By name, those tensors whose length depends on the data and that the graph has with zeros behind."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +133,13 @@ def _check(
     found = [scope.lookup(o.name, "graph output") for o in model.graph.output]
     imported = None
     if not walker.unsupported:
-        graph = _finish(model.graph, session, list(inputs.values()), found)
-        reference = _reference(model, folder, nodes, read, graph)
+        graph, ragged = _finish(model.graph, session, list(inputs.values()), found)
+        reference = _reference(model, folder, nodes, read, graph, ragged)
         pairs, said = states_of.resolve(graph, states)
         for line in said:
             session.notice(line)
         imported = Imported(
-            graph, tuple(session.notices), reference, opsets[""], _producer(model), len(model.graph.node), pairs
+            graph, tuple(session.notices), reference, opsets[""], _producer(model), len(model.graph.node), pairs, ragged
         )
     unsupported = tuple(walker.unsupported)
     return Checked(imported, unsupported, tuple(session.notices), opsets[""], _producer(model), len(model.graph.node))
@@ -142,12 +156,28 @@ def _check_outputs(graph: GraphProto) -> None:
         raise InvalidModel(what if names else "the graph has no outputs", where="model", hint=_HINT)
 
 
-def _finish(onnx_graph: GraphProto, session: Session, inputs: list[Value], found: Sequence[Value | Unknown]) -> Graph:
-    """Give the outputs their names and drop what they do not need."""
+def _finish(
+    onnx_graph: GraphProto, session: Session, inputs: list[Value], found: Sequence[Value | Unknown]
+) -> tuple[Graph, dict[str, Ragged]]:
+    """Give the outputs their names and drop what they do not need. An output that is as long as the data says gets
+    zeros behind what is there, and a count, which comes after all outputs of the model."""
     outputs: list[Value] = []
+    counts: list[Value] = []
+    ragged: dict[str, Ragged] = {}
     taken = set(inputs)
+
+    def put(value: Value, name: str, to: list[Value]) -> None:
+        if value.is_const:
+            value = constant(name, value.array)
+        elif value in taken:  # the same tensor under a second name
+            value = session.builder.emit(Reshape(value.shape), value, at=f"output {name}")
+        taken.add(value)
+        value.name, value.origin = name, Origin(name)
+        to.append(value)
+
     for info, value in zip(onnx_graph.output, found, strict=True):
         assert isinstance(value, Value)
+        extent = session.extents.get(value)
         elem = info.type.tensor_type.elem_type
         narrow = narrowing(elem)
         if narrow is not None and not value.is_const and session.elements.get(value) != elem:
@@ -155,19 +185,21 @@ def _finish(onnx_graph: GraphProto, session: Session, inputs: list[Value], found
                 value.origin = Origin(unrounded(info.name))
                 value.name = session.builder.unique(value.origin.tensor)
             value = session.builder.emit(narrow, value, at=f"output {info.name}")
-        if value.is_const:
-            value = constant(info.name, value.array)
-        elif value in taken:  # the same tensor under a second name
-            value = session.builder.emit(Reshape(value.shape), value, at=f"output {info.name}")
-        if not value.type.size:
-            raise InvalidModel("is empty", where=f"output {info.name}", hint=_HINT)
-        taken.add(value)
-        value.name, value.origin = info.name, Origin(info.name)
-        outputs.append(value)
+        if extent is not None:
+            if not extent.zeroed:
+                value = session.builder.emit(FillTail(extent.axis), value, extent.count, at=f"output {info.name}")
+            count = session.builder.unique(f"{info.name}_count")
+            put(extent.count, count, counts)
+            ragged[info.name] = Ragged(value.shape, extent.axis, count)
+        put(value, info.name, outputs)
+    outputs += counts
     graph = dead_code(Graph(onnx_graph.name or "model", tuple(inputs), tuple(outputs), tuple(session.builder.nodes)))
     for node in graph.nodes:
         _check_not_empty(node)
-    return verify(graph, after="import")
+    for v, e in session.extents.items():
+        if e.zeroed and v.origin is not None and v.origin.tensor not in ragged:
+            ragged[v.origin.tensor] = Ragged(v.shape, e.axis)
+    return verify(graph, after="import"), ragged
 
 
 def _check_not_empty(node: Node) -> None:
@@ -177,7 +209,12 @@ def _check_not_empty(node: Node) -> None:
 
 
 def _reference(
-    model: ModelProto, folder: Path | None, nodes: list[NodeProto], read: set[str], graph: Graph
+    model: ModelProto,
+    folder: Path | None,
+    nodes: list[NodeProto],
+    read: set[str],
+    graph: Graph,
+    ragged: Mapping[str, Ragged],
 ) -> bytes | None:
     """The model for onnxruntime: needed nodes in order and their data, fixed shapes, no repeated names,
     no unused opsets."""
@@ -201,9 +238,11 @@ def _reference(
     out.graph.initializer.extend(t for t in model.graph.initializer if t.name in read)
     for info, value in zip(graph_inputs(out.graph), graph.inputs, strict=True):
         _fix(info.type.tensor_type.shape, value)
-    for info, value in zip(out.graph.output, graph.outputs, strict=True):
+    for info, value in zip(out.graph.output, graph.outputs, strict=False):  # counts come last
         if info.type.HasField("tensor_type"):
             _fix(info.type.tensor_type.shape, value)
+            if info.name in ragged:
+                info.type.tensor_type.shape.dim[ragged[info.name].axis].Clear()
     for tensor in _external(out.graph):
         tensor.CopyFrom(with_data(tensor, folder))
     in_float32(out)

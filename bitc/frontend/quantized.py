@@ -12,13 +12,13 @@ import numpy as np
 from bitc.frontend.context import Context, Importer, Refused, Table
 from bitc.frontend.linear import convolution, per_channel
 from bitc.frontend.pooling import averaged
-from bitc.frontend.tensors import dtype_of, type_name
+from bitc.frontend.tensors import dtype_of, narrowing, type_name
 from bitc.ir import INT32, UINT8, DType, Value
 from bitc.ir.types import Quant
 from bitc.ops import binary as b
 from bitc.ops import unary as u
 from bitc.ops.linear import MatMul
-from bitc.ops.movement import Concat, Reshape, Transpose
+from bitc.ops.movement import Concat, Gather, Reshape, Transpose
 from bitc.ops.quantize import Dequantize, Quantize
 from bitc.ops.reduce import ReduceMax, ReduceMean, ReduceMin, ReduceSum, Softmax
 
@@ -47,12 +47,15 @@ def dequantized(ctx: Context, x: Value, scale: Value, zero: Value | None) -> Val
 
 
 def _spread(ctx: Context, v: Value | None, x: Value) -> Value | None:
-    """A per-tensor or per-axis parameter in a shape that broadcasts to x."""
+    """A parameter per tensor, axis or block in a shape that broadcasts to x."""
     if v is None or (v.type.size == 1 and v.type.rank <= 1):
         return v
-    if v.type.rank != 1 or ctx.attrs.int_("block_size", 0):
-        raise Refused("quantization in blocks", "quantize per tensor or per channel")
-    axis = ctx.axis(ctx.attrs.int_("axis", 1), x.type.rank)
+    axis, block = ctx.axis(ctx.attrs.int_("axis", 1), x.type.rank), ctx.attrs.int_("block_size", 0)
+    if block:
+        blocks = tuple(-(-d // block) if a == axis else d for a, d in enumerate(x.shape))
+        if block < 0 or v.shape != blocks:
+            raise ctx.invalid(f"its parameters are {v.type} for blocks of {block} on axis {axis} of {x.type}")
+        return ctx.emit(Gather(axis), v, ctx.const(np.arange(x.shape[axis], dtype=np.int64) // block))
     if v.shape != (x.shape[axis],):
         raise ctx.invalid(f"its parameters are {v.type} on axis {axis} of {x.type}")
     return per_channel(ctx, v, x, axis)
@@ -65,14 +68,18 @@ def _range(dtype: DType, elem_type: int) -> tuple[float, float]:
 
 def quantize_linear(ctx: Context) -> Value:
     x, scale, zero = ctx.to_float(ctx.input(0)), ctx.floats(1), ctx.optional(2)
-    ctx.attrs.ignore("axis", "saturate", "block_size", "precision")
+    ctx.attrs.ignore("axis", "block_size", "precision")
+    saturate = ctx.attrs.flag("saturate", True)
     elem = ctx.attrs.int_("output_dtype", 0) or (ctx.session.elements.get(zero, 0) if zero is not None else 0)
     dtype = dtype_of(elem) if elem else (UINT8 if zero is None else zero.type.dtype)
+    spread = _spread(ctx, scale, x)
+    assert spread is not None
+    narrow = narrowing(elem, saturate)
+    if narrow is not None:  # a zero point gives the type alone: the standard wants it to be 0
+        return ctx.emit(narrow, ctx.emit(b.Div(), x, spread))
     if dtype is None or dtype.is_float:
         raise Refused("quantizes to a type that is not an integer", "use int8 or uint8")
     lo, hi = _range(dtype, elem)
-    spread = _spread(ctx, scale, x)
-    assert spread is not None
     return quantized(ctx, x, spread, _spread(ctx, zero, x), dtype, lo, hi)
 
 

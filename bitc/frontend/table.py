@@ -5,6 +5,7 @@ from __future__ import annotations
 from bitc.frontend import (
     algebra,
     attention,
+    dynamic,
     elementwise,
     indexing,
     linear,
@@ -29,6 +30,7 @@ TABLE: Table = {
     **transposed.TABLE,
     **movement.TABLE,
     **indexing.TABLE,
+    **dynamic.TABLE,
     **reduce.TABLE,
     **normalization.TABLE,
     **resize.TABLE,

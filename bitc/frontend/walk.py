@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from onnx import GraphProto, NodeProto, TensorProto
 
 from bitc.errors import InvalidModel, ModelError, Unsupported
-from bitc.frontend import fold, functions
+from bitc.frontend import extents, fold, functions
 from bitc.frontend.context import Context, Refused, Session
 from bitc.frontend.control import CONTROL, Body, Flow, Incomplete, check_inputs
 from bitc.frontend.order import label, live_nodes
@@ -87,7 +87,8 @@ class Walker:
 
     def _name(self, value: Value, tensor: str) -> None:
         """Give an ONNX tensor's name to the value that stands for it, unless it already has another's."""
-        if value.origin is None:
+        extent = self.session.extents.get(value)
+        if value.origin is None and (extent is None or extent.zeroed):  # else not all of it is defined
             value.origin = Origin(tensor)
             value.name = self.session.builder.unique(tensor)
 
@@ -127,7 +128,8 @@ class Walker:
                 raise Refused("the operator is not supported")
             if domain == "":
                 check_schema(ctx, opset)
-            result = importer(ctx)
+            ragged = any(ctx.extent(v) is not None for v in inputs)
+            result = extents.follow(ctx, importer) if ragged else importer(ctx)
             if ctx.attrs.unread():
                 raise Refused(f"attribute {ctx.attrs.unread()[0]!r} is not known", "remove it if it changes nothing")
             return [result] if isinstance(result, Value) else result

@@ -136,10 +136,11 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class Loop:
-    """`body`, `count` times."""
+    """`body`, `count` times; with a `condition`, only while that bool is true."""
 
     count: int
     body: tuple[Item, ...]
+    condition: Place | None = None
 
 
 @dataclass(frozen=True, eq=False)

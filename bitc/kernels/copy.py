@@ -11,3 +11,9 @@ def copy_step(x: Value, y: Value) -> Step:
     """y = x, both of the same type."""
     args = (Arg("y", y, written=True), Arg("x", x))
     return Step("copy", "kernels/copy.j2", args, {"size": c_size(x.type)}, ("bitc_defs.h",))
+
+
+def zero_step(y: Value) -> Step:
+    """y = 0, of a dense type."""
+    context = {"size": c_size(y.type), "value": "0"}
+    return Step("fill", "kernels/fill.j2", (Arg("y", y, written=True),), context, ("bitc_defs.h",))

@@ -1,4 +1,4 @@
-"""Product of two computed matrices, and FINN's MultiThreshold."""
+"""Product of two computed matrices, FINN's MultiThreshold, and loops."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any
 
 from bitc.ir.graph import Node
 from bitc.kernels.loops import broadcast_strides, index, nest
-from bitc.kernels.step import Arg, Step, Variant, first_reason, out, product
+from bitc.kernels.step import Arg, Step, Variant, always, first_reason, out, product
 from bitc.ops.binary import MultiThreshold
 from bitc.ops.linear import MatMul
+from bitc.ops.repeat import Repeat
 from bitc.target import Target
 
 
@@ -67,4 +68,5 @@ def _steps_build(node: Node, target: Target) -> tuple[Step, ...]:
 MISC = (
     Variant("matmul", (MatMul,), _matmul_accepts, _matmul_build, _matmul_cost),
     Variant("multi_threshold", (MultiThreshold,), _steps_accepts, _steps_build),
+    Variant("repeat", (Repeat,), always, lambda node, target: ()),  # lowering makes the loop; its body has own rows
 )

@@ -273,7 +273,7 @@ def _crop_accepts(node: Node, target: Target) -> str:
 def _always(node: Node, target: Target) -> str:
     return first_reason(
         (bool(node.output.type.dtype.c_type) or node.output.type.dtype.is_packed, "no C type"),
-        (product(node.output.shape) > 0, "an empty tensor"),
+        (product(node.output.shape) > 0 or isinstance(node.op, Reshape), "an empty tensor"),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bitc.errors import NoKernel
@@ -11,6 +11,7 @@ from bitc.ir.graph import Graph, Node
 from bitc.kernels.costs import code_bytes, instructions
 from bitc.kernels.step import Packed, Variant, View
 from bitc.kernels.variants import VARIANTS
+from bitc.ops.repeat import Repeat
 from bitc.target import Target
 
 MAX_GROWTH = 0.05
@@ -65,7 +66,7 @@ def select(graph: Graph, target: Target, goal: Goal = Goal.BALANCED, without: Co
     takes."""
     choices: dict[Node, Choice] = {}
     missing: list[str] = []
-    for node in graph.nodes:
+    for node in _all_nodes(graph):
         choice = choose(node, target, goal, without)
         if isinstance(choice, Choice):
             choices[node] = choice
@@ -81,6 +82,14 @@ def select(graph: Graph, target: Target, goal: Goal = Goal.BALANCED, without: Co
             detail="\n".join(missing),
         )
     return Selection(choices, goal, without)
+
+
+def _all_nodes(graph: Graph) -> Iterator[Node]:
+    """The nodes of a graph and of what runs in loops in it."""
+    for node in graph.nodes:
+        yield node
+        if isinstance(node.op, Repeat):
+            yield from _all_nodes(node.op.body)
 
 
 def choose(node: Node, target: Target, goal: Goal, without: Collection[str] = ()) -> Choice | list[tuple[str, str]]:

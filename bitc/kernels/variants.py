@@ -28,6 +28,7 @@ from bitc.kernels import (
     pool,
     requant,
 )
+from bitc.kernels.dynamic import DYNAMIC
 from bitc.kernels.indexing import INDEXING
 from bitc.kernels.misc import MISC
 from bitc.kernels.movement import MOVEMENT
@@ -72,6 +73,7 @@ VARIANTS: tuple[Variant, ...] = (
     *MOVEMENT,
     *REDUCTIONS,
     *INDEXING,
+    *DYNAMIC,
     *MISC,
     RECURRENT,
 )

@@ -10,7 +10,7 @@ from bitc.ir.program import Buffer, Call, Done, Item, Kind, Layer, Loop, NextRow
 from bitc.ir.schedule import Blocks, Schedule, Stage, kept
 from bitc.ir.types import TensorType, type_of
 from bitc.kernels import Choice, Selection
-from bitc.kernels.copy import copy_step
+from bitc.kernels.copy import copy_step, zero_step
 from bitc.kernels.costs import predict
 from bitc.kernels.pack import pack_tensor
 from bitc.kernels.step import Operand, Packed, Scratch, Step, View
@@ -18,6 +18,7 @@ from bitc.lower.blocks import lower_blocks
 from bitc.lower.stages import RowCache, Spent, StageLowering
 from bitc.ops.linear import Conv2D, MatMul
 from bitc.ops.recurrent import Recurrent
+from bitc.ops.repeat import UNBOUNDED, Repeat
 from bitc.schedule.overlay import overwritten
 from bitc.schedule.streaming import rows_node, upstream
 from bitc.target import Target
@@ -59,6 +60,10 @@ class _Lowering:
         self.constants: dict[int, Buffer] = {}
         self.body: list[Item] = []
         self.layers: list[Layer] = []
+        self.steps: dict[Buffer, tuple[int, ...]] = {}
+        """Bytes by which buffers move on with each iteration of the loops around this graph."""
+        self.depth, self.times = 0, 1
+        """Loops around this graph, and how often they run it."""
         alone = [n for n in self.nodes if n not in self.stage_of]
         self.built = {n: selection[n].build(n, target) for n in alone}
         self.views = {n.output: n.input(0) for n in alone if isinstance(self.built[n], View)}
@@ -115,7 +120,8 @@ class _Lowering:
     def _copied(self, v: Value, kind: Kind) -> Buffer:
         """A copy of a graph output, which can not be written in place."""
         buffer = Buffer(v.name, v.type, kind)
-        self._copy(v, self._operand(v, ""), buffer)
+        if v.type.size:
+            self._copy(v, self._operand(v, ""), buffer)
         return buffer
 
     def _copy(self, v: Value, source: Buffer, to: Buffer) -> None:
@@ -141,11 +147,14 @@ class _Lowering:
         if isinstance(built, View):
             base = self._operand(node.input(0), node.output.name)
             if node.output not in self.buffers:
-                self.buffers[node.output] = Buffer(node.output.name, node.output.type, base.kind, base)
+                self._inside(node.output, base, self.steps.get(base, ()))
             return
         for v in node.outputs:
             if v not in self.buffers:
                 self._define(v, Kind.ARENA)
+        if isinstance(node.op, Repeat):
+            self._repeat(node, node.op)
+            return
         index = len(self.layers)
         calls = [self._call(step, node, index) for step in built]
         weights = sum(
@@ -158,8 +167,71 @@ class _Lowering:
         guess = predict(choice.variant, node, self.target)
         self._layer(node, choice, weights, guess)
         self.body += calls
-        if calls:
+        if calls and not self.depth:
             self.body.append(Done(index, calls[-1].written[0]))
+
+    def _inside(self, v: Value, base: Buffer, steps: tuple[int, ...]) -> Buffer:
+        """Put a value into the memory of a buffer, from its first byte or as the loops move it on."""
+        self.buffers[v] = Buffer(v.name, v.type, base.kind, base)
+        if steps:
+            self.steps[self.buffers[v]] = steps
+        return self.buffers[v]
+
+    def _place(self, buffer: Buffer) -> Place:
+        return Place(buffer, 0, self.steps.get(buffer, ()))
+
+    def _repeat(self, node: Node, op: Repeat) -> None:
+        """States lie where they are after the last step. Each step reads its rows where they are, and copies what it
+        leaves to its place."""
+        index = len(self.layers)
+        self._layer(node, self.selection.choices[node], 0, 0)
+        inner = _Lowering(Schedule(op.body), self.selection, self.target, (), self.rows)
+        inner.layers, inner.depth, inner.times = (
+            self.layers,
+            self.depth + 1,
+            self.times * (op.steps if op.steps < UNBOUNDED else 1),
+        )
+        outputs, last = [self.buffers[v] for v in node.outputs], op.states + op.rows
+        states, wholes = outputs[: op.states], outputs[op.states :]
+
+        def stepping(buffer: Buffer, stride: int) -> tuple[int, ...]:
+            steps = self.steps.get(buffer, ())
+            return (*steps, *(0,) * (self.depth - len(steps)), stride)
+
+        def copied(v: Value, source: Place, to: Place) -> Call:
+            return Call(copy_step(v, Value(v.name, v.type)).function, (to, source), (0,), index)
+
+        for i, v in enumerate(op.body.inputs):
+            outer = self._operand(node.input(i), f"{node.output.name}_{i}")
+            if i < op.states:
+                self.body.append(copied(v, self._place(outer), Place(states[i])))
+                inner.buffers[v] = states[i]
+            else:
+                steps = stepping(outer, v.type.nbytes) if i < last else self.steps.get(outer, ())
+                inner._inside(v, outer, steps)
+        if op.conditional:
+            for v, whole in zip(node.outputs[op.states :], wholes, strict=True):
+                self.body.append(Call(zero_step(v).function, (Place(whole),), (0,), index))
+        for n in op.body.nodes:
+            inner._node(n)
+        after, parts = op.body.outputs[: op.states], op.body.outputs[op.states :]
+        for v, whole in zip(parts, wholes, strict=True):
+            to = Place(whole, 0, stepping(whole, v.type.nbytes))
+            inner.body.append(copied(v, inner._place(inner._operand(v, "")), to))
+        new = [(v, inner._operand(v, ""), state) for v, state in zip(after, states, strict=True)]
+        late: list[Item] = []
+        for v, source, state in new:
+            if source.root is state.root:
+                continue  # it stays as it is
+            if any(source.root is s.root for s in states):  # it takes another one's place: save it first
+                saved = Buffer(v.name, v.type, Kind.ARENA)
+                inner.body.append(copied(v, inner._place(source), Place(saved)))
+                source = saved
+            late.append(copied(v, inner._place(source), Place(state)))
+        condition = Place(states[0]) if op.conditional else None
+        self.body.append(Loop(op.steps, (*inner.body, *late), condition))
+        if not self.depth:
+            self.body.append(Done(index, outputs[0]))
 
     def _stage(self, stage: Stage | Blocks) -> None:
         results = kept(self.graph, stage)
@@ -206,8 +278,9 @@ class _Lowering:
             ", ".join(str(v.type) for v in vs if v is not None and not v.is_const) for vs in (node.inputs, node.outputs)
         )
         kind, macs = mac_kind(node)
+        macs *= self.times
         name = node.origin or node.output.name
-        guess = None if cost is None else round(cost)
+        guess = None if cost is None else round(cost) * self.times
         again = 0 if spent is None else spent - macs
         self.layers.append(
             Layer(name, node.op.name, choice.variant.name, kind, macs, weights, arrow, guess, choice.rejected, again)
@@ -215,7 +288,7 @@ class _Lowering:
 
     def _call(self, step: Step, node: Node, layer: int) -> Call:
         name = node.output.name
-        args = tuple(Place(self._operand(a.operand, f"{name}_{a.name}")) for a in step.args)
+        args = tuple(self._place(self._operand(a.operand, f"{name}_{a.name}")) for a in step.args)
         writes = tuple(i for i, a in enumerate(step.args) if a.written)
         read = next((i for i, a in enumerate(step.args) if a.name == step.inplace), -1)
         return Call(step.function, args, writes, layer, ((0, read),) if read >= 0 else ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnxruntime
 
 from bitc import interp
 from bitc.errors import InvalidModel
+from bitc.frontend import Ragged
 from bitc.frontend.expose import expose
 from bitc.ir.graph import Array, Graph
 
@@ -39,7 +41,11 @@ class OnnxRuntime:
 
     name = "onnxruntime"
 
-    def __init__(self, model: bytes, tensors: Iterable[str] = ()) -> None:
+    def __init__(
+        self, model: bytes, tensors: Iterable[str] = (), ragged: Mapping[str, Ragged] = MappingProxyType({})
+    ) -> None:
+        """`ragged`: tensors that are as long as the data says; they get zeros behind, and outputs their counts."""
+        self._ragged = ragged
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
@@ -62,7 +68,18 @@ class OnnxRuntime:
             values = self._session.run(self._outputs, cast)
         except Exception as e:
             raise InvalidModel(f"onnxruntime fails: {_line(e)}", where="model", hint="run it there first") from e
-        return dict(zip(self._outputs, (np.asarray(v) for v in values), strict=True))
+        found = dict(zip(self._outputs, (np.asarray(v) for v in values), strict=True))
+        for name, r in self._ragged.items():
+            if name in found:
+                found |= _padded(name, found[name], r)
+        return found
+
+
+def _padded(name: str, array: Array, ragged: Ragged) -> dict[str, Array]:
+    """A tensor with zeros behind its entries and, of an output, how many there are."""
+    count = array.shape[ragged.axis]
+    pads = [(0, d - n) for d, n in zip(ragged.shape, array.shape, strict=True)]
+    return {name: np.pad(array, pads)} | ({ragged.count: np.array(count, np.int32)} if ragged.count else {})
 
 
 def _session(model: bytes, options: Any) -> Any:

@@ -50,8 +50,7 @@ class RoundingAnalysis:
             for node in self.graph.nodes:
                 result = self._apply(node, env)
                 env[node.output] = substitute(node.output, result) if substitute else result
-                for v in node.outputs[1:]:
-                    env[v] = bounded(np.zeros(v.shape), np.inf)
+                env |= _others(node, env)
         return env
 
     def _apply(self, node: Node, env: Mapping[Value, Bounded]) -> Bounded:
@@ -63,6 +62,18 @@ class RoundingAnalysis:
         if rule is None or None in args:
             return unknown(self._sites[node], *args)
         return rule(self._sites[node], *args)
+
+
+def _others(node: Node, env: Mapping[Value, Bounded]) -> dict[Value, Bounded]:
+    """Results after the first: integers are certain where the operands are, of others nothing is known."""
+    if len(node.outputs) == 1:
+        return {}
+    args = [None if v is None else env[v] for v in node.inputs]
+    certain = not any(a is not None and a.err.any() for a in args)
+    if not certain or any(v.type.dtype.is_float for v in node.outputs[1:]):
+        return {v: bounded(np.zeros(v.shape), np.inf) for v in node.outputs[1:]}
+    results = node.op.reference(*(None if a is None else a.value for a in args))
+    return {v: bounded(r, 0.0) for v, r in zip(node.outputs[1:], results[1:], strict=True)}
 
 
 def _folds(graph: Graph, node: Node) -> bool:

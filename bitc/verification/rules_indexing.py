@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitc.ir.graph import Op
-from bitc.ops import indexing
+from bitc.ops import dynamic, indexing
 from bitc.verification.bounded import Bounded, bounded, gamma
 
 if TYPE_CHECKING:
@@ -55,8 +55,24 @@ def cumulate(site: Site, x: Bounded) -> Bounded:
     return bounded(value, err + rounding * size)
 
 
+def by_data(site: Site, *args: Bounded | None) -> Bounded:
+    """What is there, and in which order, is certain only where the operands are."""
+    (value, *_) = site.op.reference(*(None if a is None else a.value for a in args))
+    return bounded(value, np.inf if any(a is not None and a.err.any() for a in args) else 0.0)
+
+
+def fill_tail(site: Site, x: Bounded, count: Bounded) -> Bounded:
+    op = site.op
+    assert isinstance(op, dynamic.FillTail)
+    (value,) = op.reference(x.value, count.value)
+    if count.err.any():
+        return bounded(value, np.inf)
+    return bounded(value, dynamic.FillTail(op.axis).reference(x.err, count.value)[0])
+
+
 RULES: dict[type[Op], Callable[..., Bounded]] = {
     indexing.Take: indexed, indexing.GatherElements: indexed, indexing.GatherND: indexed,
     indexing.ScatterElements: scatter, indexing.ScatterND: scatter, indexing.ArgTop: arg_top,
-    indexing.Cumulate: cumulate,
+    indexing.Cumulate: cumulate, dynamic.NonZero: by_data, dynamic.Unique: by_data,
+    dynamic.NonMaxSuppression: by_data, dynamic.FillTail: fill_tail,
 }  # fmt: skip

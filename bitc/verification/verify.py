@@ -127,7 +127,7 @@ def open_comparison(model: Optimized, graph: Graph, everything: bool = False) ->
             tensors = [v.origin.tensor for n in imported.graph.nodes for v in n.outputs if v.origin]
         if imported.reference is None or chosen:
             return Numpy(meaning, tensors)
-        return OnnxRuntime(imported.reference, tensors)
+        return OnnxRuntime(imported.reference, tensors, imported.ragged)
 
     return Comparison(meaning, graph, reference, options.tolerance)
 

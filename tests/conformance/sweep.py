@@ -138,9 +138,18 @@ def judge(ready: Ready, outputs: Sequence[dict[str, np.ndarray]]) -> Result:
     names = [o.name for o in case.model.graph.output]
     for sample, (_, expected) in enumerate(case.samples):
         for name, want in zip(names, expected, strict=False):
-            if found := difference(want, outputs[sample][name], case.rtol, case.atol):
+            got = _there(ready, outputs[sample], name)
+            if found := difference(want, got, case.rtol, case.atol):
                 return Result(WRONG, f"{name}: {found}", ready.constants)
     return Result(PASSED, "", ready.constants)
+
+
+def _there(ready: Ready, outputs: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """An output, cut to what its count says where it has one."""
+    ragged = ready.compiled.model.imported.ragged.get(name)
+    if ragged is None:
+        return outputs[name]
+    return np.take(outputs[name], np.arange(int(outputs[ragged.count])), axis=ragged.axis)
 
 
 def feeds_of(ready: Ready, sample: int) -> dict[str, np.ndarray]:

@@ -202,14 +202,14 @@ def test_every_unsupported_node_is_listed_once() -> None:
         node("RandomNormalLike", ["x"], ["h"], name="random"),
         node("Relu", ["h"], ["a"], name="follows"),
         node("Mystery", ["a"], ["b"], domain="com.acme", name="custom"),
-        node("NonZero", ["x"], ["n"], name="data-dependent"),
+        node("RandomUniformLike", ["x"], ["n"], name="random too"),
         node("Shape", ["b"], ["s"], name="shape of unknown"),
         node("Reshape", ["n", "s"], ["y"], name="follows too"),
     ]
     m = model(nodes, {"x": floats(1, 1, 3)}, ["y"], domains={"com.acme": 1})
     e = fails(UnsupportedOp, m, "random", "com.acme.Mystery")
     assert isinstance(e, UnsupportedOp)
-    assert [n.node for n in e.nodes] == ["random", "custom", "data-dependent"]
+    assert [n.node for n in e.nodes] == ["random", "custom", "random too"]
     assert all(n.reason and n.hint for n in e.nodes)
     checked = check(m.SerializeToString())
     assert checked.imported is None and checked.unsupported == tuple(e.nodes) and checked.nodes == 6
@@ -218,7 +218,7 @@ def test_every_unsupported_node_is_listed_once() -> None:
 def test_declared_types_let_the_rest_be_checked() -> None:
     nodes = [
         node("Mystery", ["x"], ["a"], domain="com.acme", name="first"),
-        node("NonZero", ["a"], ["y"], name="second"),
+        node("RandomUniformLike", ["a"], ["y"], name="second"),
     ]
     m = model(nodes, {"x": floats(1, 2, 4, 4)}, ["y"], domains={"com.acme": 1})
     m.graph.value_info.append(helper.make_tensor_value_info("a", 1, [1, 2, 4, 4]))
