@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -125,6 +126,12 @@ class Context:
         self.attrs = Attributes(node, at)
         self.at = at
         self._wanted = wanted
+
+    def within(self, session: Session) -> Context:
+        """The same node, emitting elsewhere."""
+        other = copy(self)
+        other.session = session
+        return other
 
     def invalid(self, what: str) -> InvalidModel:
         return InvalidModel(what, where=self.at, hint="the node is malformed; export the model again")

@@ -9,8 +9,9 @@ from onnx import GraphProto, NodeProto, TensorProto
 from bitc.errors import InvalidModel, ModelError, Unsupported
 from bitc.frontend import extents, fold, functions
 from bitc.frontend.context import Context, Refused, Session
-from bitc.frontend.control import CONTROL, Body, Flow, Incomplete, check_inputs
+from bitc.frontend.control import CONTROL, Flow, check_inputs
 from bitc.frontend.order import label, live_nodes
+from bitc.frontend.rolled import Body, Incomplete
 from bitc.frontend.schema import check_schema
 from bitc.frontend.source import is_qonnx, opset_table
 from bitc.frontend.table import TABLE
@@ -191,16 +192,20 @@ class Walker:
         if any(isinstance(v, Unknown) for v in inputs):
             return [UNKNOWN] * len(node.output)
 
-        def open_(graph: GraphProto) -> Body:
-            constants = Scope(self.session, graph, scope)
+        def open_(graph: GraphProto, session: Session | None = None) -> Body:
+            walker = self if session is None else Walker(session, self.opsets)
+            constants = Scope(walker.session, graph, scope)
             nodes, needed = live_nodes(graph)
 
             def run(*values: Value) -> list[Value]:
                 check_inputs(graph, values, at)
-                inner = Scope(self.session, GraphProto(), constants)
+                inner = Scope(walker.session, GraphProto(), constants)
                 for info, value in zip(graph.input, values, strict=True):
                     inner.define(info.name, value)
-                self.graph(graph, inner, nodes, needed, top=False)
+                walker.graph(graph, inner, nodes, needed, top=False)
+                if walker is not self and walker.unsupported:
+                    first = walker.unsupported[0]
+                    raise Refused(f"its body needs {first.op}: {first.reason}", first.hint)
                 found = [inner.lookup(o.name, at) for o in graph.output]
                 known = [v for v in found if isinstance(v, Value)]
                 if len(known) < len(found):

@@ -77,6 +77,8 @@ class OnnxRuntime:
 
 def _padded(name: str, array: Array, ragged: Ragged) -> dict[str, Array]:
     """A tensor with zeros behind its entries and, of an output, how many there are."""
+    if not array.size:  # onnxruntime gives what a loop of no steps collects the shape [0]
+        array = np.zeros([0 if a == ragged.axis else d for a, d in enumerate(ragged.shape)], array.dtype)
     count = array.shape[ragged.axis]
     pads = [(0, d - n) for d, n in zip(ragged.shape, array.shape, strict=True)]
     return {name: np.pad(array, pads)} | ({ragged.count: np.array(count, np.int32)} if ragged.count else {})

@@ -21,6 +21,7 @@ from bitc.ops import unary as u
 from bitc.ops.linear import Conv2D, MatMul
 from bitc.ops.quantize import Dequantize, Quantize
 from bitc.ops.recurrent import Recurrent
+from bitc.ops.repeat import Repeat
 from bitc.ops.window import Window, empty_output, spatial
 from bitc.verification import rules_indexing
 from bitc.verification.bounded import (
@@ -464,7 +465,7 @@ RULES: dict[type[Op], Rule] = {
     reduce.Softmax: softmax, reduce.LogSoftmax: log_softmax,
     m.Reshape: moved, m.Transpose: moved, m.Concat: moved, m.Slice: moved, m.Pad: pad, m.Expand: moved,
     m.Tile: moved, m.Gather: gather, Quantize: quantize, Dequantize: dequantize, **rules_indexing.RULES,
-    Recurrent: unknown,
+    Recurrent: unknown, Repeat: unknown,
 }  # fmt: skip
 
 

@@ -83,9 +83,6 @@ def test_loop_that_ends_at_run_time(start: float) -> None:
     feeds = {"x": np.full((2, 3), start, np.float32)}
     constants = {"w": np.abs(floats(3)), "m": np.array(6), "go": TRUE}
     compare(model([counting("less")], feeds, ["y"], constants), feeds)
-    with pytest.raises(UnsupportedOp) as e:
-        load(model([counting("less")], feeds, ["y", "all"], constants).SerializeToString())
-    assert "collects" in e.value.nodes[0].reason
 
 
 def test_loop_that_counts_to_its_end() -> None:
@@ -115,7 +112,7 @@ def test_endless_loops_and_mystery_bodies_are_refused(monkeypatch: pytest.Monkey
     feeds, constants = {"x": floats(2, 3)}, {"w": floats(3), "m": np.array(2**62), "go": TRUE}
     with pytest.raises(UnsupportedOp) as e:
         load(model([counting()], feeds, ["y"], constants).SerializeToString())
-    assert "unrolls to more than 200" in e.value.nodes[0].reason
+    assert "unrolls to more than" in e.value.nodes[0].reason
     mystery = body(
         [node("Mystery", ["v"], ["v2"], domain="com.acme", name="who")], {"i": L, "c": B, "v": F}, {"c": B, "v2": F}
     )
