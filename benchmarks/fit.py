@@ -75,7 +75,7 @@ def _accepted(row: Variant, target: Target) -> list[Node]:
     """Training layers that a row takes; it is asked with the layouts that they will have."""
     nodes = [n for n in layers() if isinstance(n.op, row.ops)]
     placed = assign_layouts(graph_of(nodes), target).nodes
-    return [n for n, p in zip(nodes, placed, strict=True) if not row.accepts(p, target)]
+    return [n for n, p in zip(nodes, placed, strict=True) if not row.refuses(p, target)]
 
 
 def fit_row(row: Variant, measured: Sequence[Measurement], target: Target) -> dict[str, float]:

@@ -63,7 +63,7 @@ def _others(graph: Graph, target: Target, wanted: Collection[str]) -> dict[str, 
         for n in placed.nodes:
             if isinstance(n.op, Conv2D) and isinstance(n.op, row.ops) and layer_of(n.origin) in wanted:
                 best = selection[n]
-                close = row is not best and not row.accepts(n, target)
+                close = row is not best and not row.refuses(n, target)
                 if close and instructions(row, n, target) < 2 * instructions(best, n, target):
                     nodes.append(n)
         for m in measure(graph_of(nodes), target, row) if nodes else ():

@@ -23,6 +23,7 @@ from bitc.kernels import Goal, Selection
 from bitc.kernels.variants import ZEROS_SKIPPED
 from bitc.ops.movement import Reshape
 from bitc.ops.repeat import with_bodies
+from bitc.passes.bases import SumBases
 from bitc.passes.binarize import Binarize
 from bitc.passes.channels_last import ChannelsLast
 from bitc.passes.context import Context, Pass
@@ -134,6 +135,7 @@ def passes(options: Options) -> list[Pass]:
         ChannelsLast(),  # movement of codes
         FuseEpilogues(),
         DeadChannels(),  # after fusion: a bias and a Relu decide what a channel without weights gives
+        SumBases(),  # after fusion, so that each sum is of convolutions
         PlanarImages(),  # last: no other pass has to know
     ]
 

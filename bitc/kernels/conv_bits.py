@@ -142,7 +142,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "tap_sums": tap_sums,
         "masked": masked,
         "direct": direct,
-        "y_row": node.output.type.row_words if e["word"] else w.shape[0],
+        "y_row": node.output.type.row_words if e["word"] else node.output.type.channels,
     }
     return (Step(VARIANT.name, "kernels/conv_bits.j2", tuple(args), context, ("bitc_defs.h", isa.template)),)
 
@@ -222,4 +222,4 @@ def work(node: Node, target: Target) -> Work:
     return terms
 
 
-VARIANT = Variant("conv_bits", (Conv2D,), accepts, build, cost, work)
+VARIANT = Variant("conv_bits", (Conv2D,), accepts, build, cost, work, sums_bases=True)

@@ -34,7 +34,7 @@ from bitc.kernels.lanes import LANES
 from bitc.kernels.pack import pack_bits
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
 from bitc.kernels.work import Work, put, windows
-from bitc.ops.epilogue import Levels
+from bitc.ops.epilogue import Bases, Levels
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
 
@@ -176,7 +176,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "x_row": x.type.row_words,
         "last": (1 << (channels - 1) % x.type.layout.word + 1) - 1,
         "y_word": y.type.layout.word,
-        "y_row": y.type.row_words if e["word"] else outputs,
+        "y_row": y.type.row_words if e["word"] else y.type.channels,
     }
     uses = ("bitc_defs.h", "isa/adders.j2", "isa/listed.j2")
     return (Step(VARIANT.name, "kernels/conv_listed.j2", args, context, uses),)
@@ -189,7 +189,7 @@ def work(node: Node, target: Target) -> Work:
     g, channels = geometry(x.type, op.window), w.shape[3]
     found, blocks = windows(g), -(-w.shape[0] // LANES)
     inside = found.taps * channels
-    is_bit = node.output.type.dtype is BIT1
+    is_bit = node.output.type.dtype is BIT1 and not isinstance(op.epilogue, Bases)
     return {
         "call": 1,
         "adds": blocks * (inside / 2 + g.pixels * g.taps * channels - inside),
@@ -208,4 +208,4 @@ def cost(node: Node, target: Target) -> float:
     return sum(n * prices.get(term, 10.0) for term, n in work(node, target).items())
 
 
-VARIANT = Variant("conv_listed", (Conv2D,), accepts, build, cost, work)
+VARIANT = Variant("conv_listed", (Conv2D,), accepts, build, cost, work, sums_bases=True)

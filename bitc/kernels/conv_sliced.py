@@ -23,6 +23,7 @@ count of both, ``dot = K - C * m - pop``, counters start at ``C * m + 1``, hold 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ from bitc.kernels.pack import WORDS, pack_bits
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
 from bitc.kernels.triples import TRIPLE, Triples, fetches, pack_patterns
 from bitc.kernels.work import Work, put
-from bitc.ops.epilogue import Levels, TernThreshold
+from bitc.ops.epilogue import Bases, Epilogue, Levels, TernThreshold, bases
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
 
@@ -101,10 +102,21 @@ def accepts(node: Node, target: Target) -> str:
         (w.type.dtype in (BIT1, TERN), f"weights are {w.type.dtype}, neither bits nor trits"),
         (w.is_const, "weights are computed"),
         (not op.planar, "planar input"),
-        (not isinstance(op.epilogue, TernThreshold | Levels), "the output has several planes"),
+        (not isinstance(_then(op), TernThreshold | Levels), "the output has several planes"),
+        (not isinstance(op.epilogue, Bases) or _pairs(node), "sums of other than two accumulators of 16 bits"),
         (op.macs(x.type, w.type) >= PRODUCTS * code(node), f"too few products to be worth {code(node)} bytes of code"),
         (target.word_bits == 32, f"words have {target.word_bits} bits"),
     ) or _fits(node, op, target)
+
+
+def _then(op: Conv2D) -> Epilogue | None:
+    return op.epilogue.then if isinstance(op.epilogue, Bases) else op.epilogue
+
+
+def _pairs(node: Node) -> bool:
+    """Whether each output is a sum of two accumulators, whose counters fill the words of one transposition."""
+    assert isinstance(node.op, Conv2D)
+    return bases(node.op.epilogue) == 2 and counter_planes(node) <= LANES // 2
 
 
 def code(node: Node) -> int:
@@ -149,6 +161,8 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     if e["kind"] == "threshold":
         weights, t = unflipped(weights, params)
         params = (Arg("limits", Packed(limits(t, k, planes, trits), "t")),)
+    elif e["kind"] == "bases" and e["inner"]["kind"] == "threshold":
+        params = _pair_limits(params, k, bool(edges(lanes, channels, planes)[0][:, -1].any()))
     rows, which = edges(lanes, channels, planes, trits)
     run = Triples(geo.kh, channels)
     whole, stream = pack_patterns([weights < 0, weights <= 0] if trits else [weights], lanes.columns)
@@ -162,6 +176,8 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         scratch("table", op.group * len(lanes.phases) * run.table_words, np.uint32),
         scratch("lane", lane_words(x.type.channels), np.uint32),
     )
+    if e["kind"] == "bases" and e["word"]:
+        args += (scratch("lows", LANES, np.uint32),)
     if run.left:
         args += (scratch("left", op.group * len(lanes.phases) * run.left_words, np.uint32),)
     steps, tail = divmod(run.lookups, BODY) if run.lookups > STRAIGHT else (0, run.lookups)
@@ -190,11 +206,22 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "x_word": x.type.layout.word,
         "x_row": x.type.row_words,
         "y_word": y.type.layout.word,
-        "y_row": y.type.row_words if e["word"] else outputs,
+        "y_row": y.type.row_words if e["word"] else y.type.channels,
         "any_odd": bool(rows[:, -1].any()),
     }
     uses = ("bitc_defs.h", "isa/adders.j2", "isa/sliced.j2")
     return (Step(VARIANT.name, "kernels/conv_sliced.j2", args, context, uses),)
+
+
+def _pair_limits(params: Sequence[Arg], k: int, odd: bool) -> tuple[Arg, ...]:
+    """Limits for counters c instead of accumulators ``K + 2 - 2 * c``, less 1 in `odd` lanes: with factors m,
+    low iff 2 * sum m * c + odd * sum m > sum m * (K + 2) - t."""
+    named = {p.name: p.operand.data for p in params if isinstance(p.operand, Packed)}
+    t = named["t"]
+    limit = named["factor"].reshape(-1, 2).sum(axis=1, dtype=np.int64) * (k + 2) - t
+    limit = limit if odd else limit // 2
+    rest = (p for p in params if p.name != "t")
+    return (*rest, Arg("limits", Packed(limit.astype(t.dtype), "t")))
 
 
 def counter_planes(node: Node) -> int:
@@ -235,7 +262,7 @@ def work(node: Node, target: Target) -> Work:
     words = g.n * lanes.segments * lanes.strip_rows
     first = g.n * lanes.segments * g.kh * len(lanes.phases)
     rows = first + (words - g.n * lanes.segments) * (min(g.sy, g.kh) if g.dy == 1 else g.kh) * len(lanes.phases)
-    is_bit = node.output.type.dtype is BIT1
+    is_bit = node.output.type.dtype is BIT1 and not isinstance(op.epilogue, Bases)
     columns = words * outputs * g.kw
     passes = columns * w.type.dtype.planes
     made = rows * run.triples + 2 * words * len(lanes.phases) * run.rests  # the latter take twice as long
@@ -258,4 +285,4 @@ def cost(node: Node, target: Target) -> float:
     return sum(n * prices.get(term, 10.0) for term, n in work(node, target).items())
 
 
-VARIANT = Variant("conv_sliced", (Conv2D,), accepts, build, cost, work)
+VARIANT = Variant("conv_sliced", (Conv2D,), accepts, build, cost, work, sums_bases=True)

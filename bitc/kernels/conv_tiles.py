@@ -8,6 +8,7 @@ is a plain one with inverted weights: then ``dot' = -dot``, and ``dot > t`` is `
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from bitc.kernels.geometry import geometry
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
 from bitc.kernels.tiles import Region, TileIsa, Tiling, pack_tiles, tile_isas
 from bitc.kernels.work import Work, put
-from bitc.ops.epilogue import Levels
+from bitc.ops.epilogue import Bases, Levels, TernThreshold, bases
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
 
@@ -59,9 +60,11 @@ def accepts(node: Node, target: Target) -> str:
         (w.is_const, "weights are computed"),
         (not op.planar, "planes of an image"),
         (not isinstance(op.epilogue, Levels), "the output has binary digits"),
+        (bases(op.epilogue) in (1, 2, 4), "sums of three accumulators"),
+        (not isinstance(op.epilogue, Bases) or not isinstance(op.epilogue.then, TernThreshold), "sums give trits"),
         (all(v is None or v.is_const for v in node.inputs[2:]), "parameters are computed"),
         (w.type.size // w.shape[0] <= MAX_COUNT, f"more than {MAX_COUNT} products per output"),
-        (op.group == 1 or w.shape[0] // op.group % 8 == 0, "groups of outputs do not end with a byte"),
+        (op.group == 1 or node.output.type.channels // op.group % 8 == 0, "groups of outputs do not end with a byte"),
     ) or first_reason((any(words(x.type, w.shape[3], i) for i in isas), "rows or groups are not whole words"))
 
 
@@ -76,8 +79,15 @@ def tilings(node: Node, target: Target) -> list[Tiling]:
         for isa in tile_isas(target)
         for word in words(x, w.channels, isa)
         for offer in Tiling.offers(isa, geo, word, w.channels, row_words(x, word, isa), outputs)
+        if _whole(offer, bases(op.epilogue))
     ]
     return min(offers, key=lambda offer: sum(plan.instructions for plan in offer) * (TWICE if len(offer) > 1 else 1))
+
+
+def _whole(plans: Sequence[Tiling], count: int) -> bool:
+    """Whether each tile but the last computes whole outputs, and bits of them that are not in several bytes."""
+    sums = plans[0].lanes * plans[0].blocks / count
+    return len(plans) == plans[0].tiles == 1 or 8 % sums == 0 or sums % 8 == 0
 
 
 def build(node: Node, target: Target) -> tuple[Step, ...]:
@@ -86,15 +96,27 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     return tuple(_part(node, *epilogue, plan, first) for plan, first in zip(plans, firsts, strict=False))
 
 
+def _side_by_side(plan: Tiling, count: int) -> Array:
+    """The accumulators of a plan in the order of its tiles: in each, those of the first base, then of the next one.
+    So what belongs to one output is the same number of lanes apart."""
+    own = min(plan.outputs, plan.lanes * plan.blocks)
+    return np.arange(plan.outputs).reshape(-1, own // count, count).swapaxes(1, 2).reshape(-1)
+
+
 def _part(node: Node, e: dict[str, Any], params: tuple[Arg, ...], plan: Tiling, first: int) -> Step:
     """The outputs of each group from `first` on for which the plan is."""
     op, x, w, y = node.op, node.input(0), node.input(1), node.output.type
     assert isinstance(op, Conv2D)
-    isa, per_group = plan.isa, w.shape[0] // op.group
-    of_group = np.arange(first, first + plan.outputs)
+    isa, per_group, count = plan.isa, w.shape[0] // op.group, bases(op.epilogue)
+    of_group = first + _side_by_side(plan, count)
     chosen = (np.arange(op.group)[:, None] * per_group + of_group).reshape(-1)
     signs = w.array.astype(np.bool_)
-    if e["word"]:
+    if count > 1:
+        outputs = np.unique(chosen // count)
+        params = tuple(_chosen(a, chosen if a.name == "factor" else outputs) for a in params)
+        if e["word"]:
+            params = _sum_limits(params, plan, count, w.shape[3])
+    elif e["word"]:
         signs, limits = _thresholds(signs, {a.name: a.operand for a in params}, plan)
         params = (Arg("limit", Packed(plan.in_lanes(limits[..., chosen], op.group), "limit")),)
     else:
@@ -109,7 +131,7 @@ def _part(node: Node, e: dict[str, Any], params: tuple[Arg, ...], plan: Tiling, 
     x_row = row_words(x.type, plan.word, isa) * x_step
     if isa.expanded:
         args.append(scratch("spread", x.type.rows * x_row, np.uint8))
-    y_row = row_bytes(y) if e["word"] else w.shape[0]
+    y_row = row_bytes(y) if e["word"] else y.channels
     last = first + plan.outputs == per_group
     context: dict[str, Any] = {
         **plan.geo.context,
@@ -127,12 +149,25 @@ def _part(node: Node, e: dict[str, Any], params: tuple[Arg, ...], plan: Tiling, 
         "x_step": x_step,
         "regions": [_numbers(r, plan, x_row, w.shape[3]) for r in plan.regions],
         "y_t": "unsigned char" if e["word"] else e["out_t"],
+        "sums": min(plan.outputs, plan.lanes * plan.blocks) // count,
         "y_row": y_row,
         "y_plane": e["words"] * e["word"] // 8,
-        "y_used": -(-w.shape[0] // 8) if last else e["words"] * e["word"] // 8,
+        "y_used": -(-y.channels // 8) if last else e["words"] * e["word"] // 8,
     }
-    uses = ("bitc_defs.h", "isa/tile_put.j2", isa.template)
+    uses = ("bitc_defs.h", "isa/tile_put.j2", *isa.shared, isa.template)
     return Step(VARIANT.name, "kernels/conv_tiles.j2", tuple(args), context, uses)
+
+
+def _sum_limits(params: tuple[Arg, ...], plan: Tiling, count: int, channels: int) -> tuple[Arg, ...]:
+    """Limits ``[output, tap count]`` for counts c instead of accumulators ``valid - 2 * c``: with factors m,
+    low iff sum m * c > (valid * sum m - t) / 2."""
+    named = {p.name: p.operand.data for p in params if isinstance(p.operand, Packed)}
+    own = min(plan.outputs, plan.lanes * plan.blocks)
+    total = named["factor"].reshape(-1, count, own // count).sum(axis=1, dtype=np.int64).reshape(-1)
+    t = named["t"]
+    limit = (np.array(plan.tap_counts) * channels * total[:, None] - t[:, None]) // 2
+    order = limit.reshape(-1, own // count, len(plan.tap_counts)).swapaxes(1, 2).reshape(-1)
+    return (params[0], Arg("limit", Packed(order.astype(t.dtype), "limit")))
 
 
 def _chosen(param: Arg, outputs: Array) -> Arg:
@@ -183,4 +218,4 @@ def work(node: Node, target: Target) -> Work:
     return terms | {term: op.group * sum(plan.work[term] for plan in plans) for term in plans[0].work}
 
 
-VARIANT = Variant("conv_tiles", (Conv2D,), accepts, build, cost, work)
+VARIANT = Variant("conv_tiles", (Conv2D,), accepts, build, cost, work, sums_bases=True)

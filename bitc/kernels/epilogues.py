@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bitc.ir.dtypes import from_numpy
+from bitc.ir.dtypes import BIT1, FLOAT32, INT64, from_numpy
 from bitc.ir.graph import Array, Node, Value
 from bitc.ir.types import TensorType
+from bitc.kernels.bases import few_bits
 from bitc.kernels.fixed import upper_word
 from bitc.kernels.levels import line, steps
 from bitc.kernels.step import Arg, Packed
-from bitc.ops.epilogue import Affine, Epilogue, FixedPoint, Levels, Requant, TernThreshold, Threshold
+from bitc.ops.epilogue import Affine, Bases, Epilogue, FixedPoint, Levels, Requant, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
 
@@ -30,12 +31,14 @@ def epilogue(
     y: TensorType,
     reach: float = 2.0**31,
     span: Span | None = None,
+    step: int = 1,
 ) -> tuple[dict[str, Any], tuple[Arg, ...]]:
     """Context `e` of ``epilogue.j2`` and the parameter arguments. `reach` is the largest magnitude of an integer
-    accumulator, `span` more of it where that is known."""
+    accumulator, `span` more of it where that is known; they differ by multiples of `step`."""
     word = y.layout.word
     base: dict[str, Any] = {
         "kind": "raw",
+        "inner": None,
         "float_acc": acc.dtype.is_float,
         "acc_t": acc.dtype.c_type,
         "word": word,
@@ -54,6 +57,9 @@ def epilogue(
         return base | e, tables
     if isinstance(op, Levels):
         return _levels(op, params, acc, y, span, base)
+    if isinstance(op, Bases):
+        e, tables = _bases(op, params, acc, y, span, step)
+        return base | e, tables
     if isinstance(op, FixedPoint):
         e, tables = _fixed_point(op, [v.array.reshape(-1) for v in params if v is not None])
         return base | e, tables
@@ -87,7 +93,8 @@ def conv_epilogue(node: Node) -> tuple[dict[str, Any], tuple[Arg, ...]]:
     if acc.dtype.is_float:
         return epilogue(op.epilogue, node.inputs[2:], acc, node.output.type)
     reach, span = float(op.reach(x.type, w.array).max()), op.span(x.type, w.array)
-    return epilogue(op.epilogue, node.inputs[2:], acc, node.output.type, reach, span)
+    odd = x.type.dtype is not BIT1 or (op.window.has_padding and w.shape[3] % 2 == 1)  # taps outside add nothing
+    return epilogue(op.epilogue, node.inputs[2:], acc, node.output.type, reach, span, 1 if odd else 2)
 
 
 def summed_epilogue(
@@ -168,6 +175,28 @@ def requantization(op: Requant, found: Factors, acc: TensorType) -> tuple[dict[s
     }
     values, args = _numbers(bias=found.bias, multiplier=found.multiplier, shift=found.shift)
     return e | values, args
+
+
+def _bases(
+    op: Bases, params: Sequence[Value | None], acc: TensorType, y: TensorType, span: Span | None, step: int
+) -> tuple[dict[str, Any], tuple[Arg, ...]]:
+    """Context `inner` is that of `op.then`, `total_t` the type of the sums, `factor_t` that of the factors."""
+    factor, *given = (v.array for v in params if v is not None)
+    if factor.dtype.kind == "f":
+        inner, args = epilogue(op.then, params[1:], replace(acc, dtype=FLOAT32), y)
+    else:
+        inner, _ = epilogue(op.then, [None] * len(op.then.param_names), replace(acc, dtype=INT64), y)
+        limits = [np.broadcast_to(t.reshape(-1), factor.shape[1]) for t in given]
+        most = np.maximum(-span[0], span[1]).reshape(-1, op.bases).T if span else np.full_like(factor, 2**31 - 1)
+        if found := few_bits(factor, limits, most, step):
+            factor, limits = found.factor, list(found.limits)
+        names = op.then.param_names[: len(limits)]
+        inner |= {f"{name}_size": t.size for name, t in zip(names, limits, strict=True)}
+        args = tuple(Arg(name, Packed(t, name)) for name, t in zip(names, limits, strict=True))
+    whole = from_numpy((limits[0] if factor.dtype.kind != "f" else factor).dtype).c_type
+    types = {"total_t": whole, "factor_t": from_numpy(factor.dtype).c_type}
+    e = {"kind": "bases", "bases": op.bases, "inner": inner} | types
+    return e, (Arg("factor", Packed(np.ascontiguousarray(factor.T).reshape(-1), "factor")), *args)
 
 
 def _fixed_point(op: FixedPoint, params: list[Array]) -> tuple[dict[str, Any], tuple[Arg, ...]]:

@@ -101,7 +101,7 @@ def choose(node: Node, target: Target, goal: Goal, without: Collection[str] = ()
             continue
         if row.name in without:
             rejected.append((row.name, "not wanted"))
-        elif reason := row.accepts(node, target):
+        elif reason := row.refuses(node, target):
             rejected.append((row.name, reason))
         else:
             rows.append(row)

@@ -12,6 +12,8 @@ from bitc.ir.dtypes import from_numpy
 from bitc.ir.graph import Array, Node, Op, Value
 from bitc.ir.program import Function, Param, c_type
 from bitc.ir.types import TensorType
+from bitc.ops.epilogue import bases
+from bitc.ops.linear import Conv2D
 from bitc.target import Target
 
 
@@ -100,6 +102,16 @@ class Variant:
     """Rough instructions, for targets without measured prices; the cheapest row that accepts wins."""
     work: Callable[[Node, Target], Mapping[str, float]] | None = None
     """What it does for a node, in terms that `bitc.kernels.costs` prices; None if only `cost` is known."""
+    sums_bases: bool = False
+    """Whether it takes convolutions with several accumulators for each output (`Bases`)."""
+
+    def refuses(self, node: Node, target: Target) -> str:
+        """Empty if the row takes the node, else the reason why not."""
+        if not isinstance(node.op, self.ops):
+            return f"{node.op.name} is not for it"
+        if not self.sums_bases and isinstance(node.op, Conv2D) and bases(node.op.epilogue) > 1:
+            return "each output is a sum of several accumulators"
+        return self.accepts(node, target)
 
 
 def always(node: Node, target: Target) -> str:

@@ -50,6 +50,8 @@ class TileIsa:
     """Steps after which narrow accumulators must be added to wide ones; 0: never."""
     even_odd: bool = False
     """Whether thresholds of a block lie as those of its even outputs, then those of its odd ones."""
+    shared: tuple[str, ...] = ()
+    """Templates with primitives that it shares with others."""
 
 
 PRICES: Work = {
@@ -70,15 +72,17 @@ UNROLL = 12
 NEVER, ALWAYS = 2**15 - 1, -1
 """Limits that no count, and every count, is above."""
 
+X86 = ("isa/tile_x86.j2",)
 # `step`, `load_w`, `load_x` and `finish` are of the code that clang makes; on x86, where instructions do not tell the
 # time, they are weighted so that they rank tiles as measured. Compilers spill with more sums than there is `room` for.
 TILE_ISAS = (
     TileIsa("isa/tile_avx512.j2", "x86", frozenset({"avx512f", "avx512bw", "avx512vpopcntdq"}), {64: 8},
-            512, 32, 3, 2, step=2.5, load_w=1.0, load_x=1.0, finish=5.0, pairs=True),
+            512, 32, 3, 2, step=2.5, load_w=1.0, load_x=1.0, finish=5.0, pairs=True, shared=X86),
     TileIsa("isa/tile_avx512.j2", "x86", frozenset({"avx512f", "avx512bw", "avx512vpopcntdq"}), {32: 16},
-            512, 32, 3, 2, step=3.3, load_w=1.0, load_x=1.0, finish=5.0, pairs=True),
+            512, 32, 3, 2, step=3.3, load_w=1.0, load_x=1.0, finish=5.0, pairs=True, shared=X86),
     TileIsa("isa/tile_avx2.j2", "x86", frozenset({"avx2"}), {8: 32},
-            256, 12, 1, 2, step=4.0, load_w=4.0, load_x=4.0, finish=20.0, expanded=True, flush=31, even_odd=True),
+            256, 12, 1, 2, step=4.0, load_w=4.0, load_x=4.0, finish=20.0, expanded=True, flush=31, even_odd=True,
+            shared=X86),
     TileIsa("isa/tile_neon.j2", "aarch64", frozenset({"neon"}), {64: 8, 32: 8, 16: 8},
             128, 24, 1, 1, step=3.0, load_w=0.5, load_x=1.0, finish=12.0),
     TileIsa("isa/tile_neon.j2", "arm-a", frozenset({"neon"}), {64: 8, 32: 8, 16: 8},

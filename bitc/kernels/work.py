@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from bitc.ir.graph import Node
 from bitc.kernels.geometry import Geometry, geometry
+from bitc.ops.epilogue import Bases, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D
 
 Work = dict[str, float]
@@ -63,11 +64,13 @@ def convolution(node: Node) -> tuple[Work, Windows]:
 
 
 def put(node: Node) -> str:
-    """The term for one output of a node with an epilogue."""
+    """The term for one accumulator of a node with an epilogue."""
     op = node.op
     assert isinstance(op, Conv2D)
     if op.epilogue is None:
         return "put raw"
+    if isinstance(op.epilogue, Bases):  # each accumulator is multiplied by a factor
+        return "put raw" if isinstance(op.epilogue.then, Threshold | TernThreshold) else "put affine"
     names = [n for n, v in zip(op.epilogue.param_names, node.inputs[2:], strict=False) if v is not None]
     flips = "flip" in names and node.inputs[2 + names.index("flip")] is not None
     return f"put {type(op.epilogue).__name__.lower()}{' flip' if flips else ''}"

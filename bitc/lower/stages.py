@@ -261,7 +261,7 @@ class StageLowering:
     def _choose(self, k: int, small: Node) -> Choice:
         """One kernel row for all rows of a node, where it takes them: weights are packed once."""
         known = self.choices.get(k)
-        if known and not known.variant.accepts(small, self.target):
+        if known and not known.variant.refuses(small, self.target):
             return known
         choice = choose(small, self.target, self.selection.goal, self.selection.without)
         if not isinstance(choice, Choice):

@@ -127,6 +127,43 @@ class TernThreshold(Epilogue):
         return np.broadcast_to(code, acc.shape).astype(np.int8)
 
 
+@dataclass(frozen=True)
+class Bases(Epilogue):
+    """Sums of several accumulators for each output, as of weights ``W = sum_i alpha_i * B_i`` with B_i in {-1, +1}:
+
+        total[o] = sum_i factor[i, o] * acc[bases * o + i]
+
+    and then what `then` makes of the totals. Factors are float32, and the sum is rounded after each step, in the order
+    of i; or they are int32 below 2**31 and the sum is exact in int64, as are then the thresholds it is compared with.
+    Accumulators, ``[..., bases * O]``, lie side by side for each output.
+    """
+
+    bases: int
+    then: Affine | Threshold | TernThreshold
+
+    @property
+    def param_names(self) -> tuple[str, ...]:  # type: ignore[override]  # here they depend on a field
+        return ("factor", *self.then.param_names)
+
+    def infer(self, acc: TensorType) -> TensorType:
+        return self.then.infer(acc.with_shape((*acc.shape[:-1], acc.channels // self.bases)))
+
+    def apply(self, acc: Array, *params: Array | None) -> Array:
+        factor = params[0]
+        assert factor is not None
+        parts = np.moveaxis(acc.reshape(*acc.shape[:-1], -1, self.bases), -1, 0)
+        kind = np.float32 if factor.dtype.kind == "f" else np.int64
+        total = parts[0].astype(kind) * factor[0].astype(kind)
+        for part, own in zip(parts[1:], factor[1:], strict=True):
+            total = total + part.astype(kind) * own.astype(kind)
+        return self.then.apply(total, *params[1:])
+
+
+def bases(epilogue: Epilogue | None) -> int:
+    """Accumulators per output."""
+    return epilogue.bases if isinstance(epilogue, Bases) else 1
+
+
 def round_half_even(product: Array, shift: Array | int) -> Array:
     """``product / 2**shift`` rounded to the nearest integer, halves to even: exact int64 for ``0 <= shift <= 62``."""
     half = np.where(np.asarray(shift) > 0, np.int64(1) << np.maximum(np.asarray(shift, np.int64) - 1, 0), 0)

@@ -11,7 +11,7 @@ from bitc.ir.box import Box
 from bitc.ir.dtypes import FLOAT32, INT32
 from bitc.ir.graph import Array, Channels, Op, last_axis
 from bitc.ir.types import TensorType
-from bitc.ops.epilogue import Epilogue
+from bitc.ops.epilogue import Epilogue, bases
 from bitc.ops.window import Window, empty_output, spatial
 
 
@@ -28,7 +28,8 @@ class Conv2D(Op):
     say what is multiplied: bit1 counts as +1/-1, tern as -1/0/1, integers and float32 as themselves; scales are not
     applied. Accumulators are int32 if both operands are integer codes, else float32 summed one product at a time in
     the order ky, kx, channel, from 0. Taps in the padding are skipped. Without an epilogue the output is the
-    accumulator, ``[N, OH, OW, O]``. With `planar`, x is ``[N, C, H, W]`` instead: an image as cameras and ONNX give it.
+    accumulator, ``[N, OH, OW, O]``; with `Bases`, w has several kernels for each output. With `planar`, x is
+    ``[N, C, H, W]`` instead: an image as cameras and ONNX give it.
 
     `x_zero` is the code of x that means 0: products are ``(x - x_zero) * w``, of integers only.
     """
@@ -48,13 +49,13 @@ class Conv2D(Op):
     def on_channels(self, start: int, stop: int, of: int, constants: Sequence[Array | None]) -> Channels | None:
         if len(constants) < 2 or constants[1] is None:
             return None
-        rest = last_axis(constants[2:], start, stop, of)
-        if self.group == of and constants[1].shape[3] == 1 and of > 1:  # channel by channel
-            part = replace(self, group=stop - start)
-            return Channels(part, (constants[0], constants[1][start:stop], *rest))
+        rest, per = last_axis(constants[2:], start, stop, of), bases(self.epilogue)
+        weights = constants[1][start * per : stop * per]
+        if self.group == of and weights.shape[3] == 1 and of > 1:  # channel by channel
+            return Channels(replace(self, group=stop - start), (constants[0], weights, *rest))
         if self.group != 1:
             return None
-        return Channels(self, (constants[0], constants[1][start:stop], *rest), all_inputs=True)
+        return Channels(self, (constants[0], weights, *rest), all_inputs=True)
 
     def pixels(self, x: TensorType) -> TensorType:
         """Type of x as ``[N, H, W, C]``."""

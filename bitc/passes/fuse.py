@@ -45,19 +45,19 @@ def _rule(rw: Rewriter, node: Node) -> Value | None:
         return _threshold(rw, node)
     if isinstance(node.op, Cast):
         return _whole(rw, node)
-    step = _affine_step(node)
+    step = affine_step(node)
     if step is None:
         return None
     x, scale, bias, lo, hi = step
-    conv = _sole_producer(rw, x)
+    conv = sole_producer(rw, x)
     if conv is None or scale.size not in (1, conv.input(1).shape[0]) or bias.size not in (1, conv.input(1).shape[0]):
         return None
-    if x.shape != node.output.shape or not _is_last_axis(scale) or not _is_last_axis(bias):
+    if x.shape != node.output.shape or not is_last_axis(scale) or not is_last_axis(bias):
         return None
     return _affine(rw, node, conv, (scale.reshape(-1), bias.reshape(-1), lo, hi))
 
 
-def _sole_producer(rw: Rewriter, x: Value) -> Node | None:
+def sole_producer(rw: Rewriter, x: Value) -> Node | None:
     """The convolution that computes x, if nothing else reads x."""
     conv = rw.producer(x)
     if conv is None or not isinstance(conv.op, Conv2D) or rw.uses(x) != 1:
@@ -65,14 +65,14 @@ def _sole_producer(rw: Rewriter, x: Value) -> Node | None:
     return conv
 
 
-def _is_last_axis(c: Array) -> bool:
+def is_last_axis(c: Array) -> bool:
     return c.size == 1 or (c.ndim > 0 and c.shape[-1] == c.size)
 
 
 _Step = tuple[Value, Array, Array, float, float]
 
 
-def _affine_step(node: Node) -> _Step | None:
+def affine_step(node: Node) -> _Step | None:
     """A node as ``clip(scale * x + bias, lo, hi)`` of its one computed input x."""
     inf = float("inf")
     one, zero = np.ones(1), np.zeros(1)
@@ -134,7 +134,7 @@ def _affine(rw: Rewriter, node: Node, conv: Node, step: tuple[Array, Array, floa
 def _whole(rw: Rewriter, node: Node) -> Value | None:
     """The accumulators themselves, where they are cast from reals of the same value: with codes of at most one in
     magnitude all of them are exact in float32."""
-    conv = _sole_producer(rw, node.input(0))
+    conv = sole_producer(rw, node.input(0))
     if conv is None or not isinstance(conv.op, Conv2D) or conv.op.epilogue != Affine():
         return None
     x, w, scale, bias = conv.input(0), conv.input(1), conv.input(2), conv.input(3)
@@ -147,7 +147,7 @@ def _whole(rw: Rewriter, node: Node) -> Value | None:
 def _threshold(rw: Rewriter, node: Node) -> Value | None:
     assert isinstance(node.op, Requantize)
     epilogue = node.op.epilogue
-    conv = _sole_producer(rw, node.input(0))
+    conv = sole_producer(rw, node.input(0))
     if conv is None or not isinstance(conv.op, Conv2D) or conv.op.epilogue is not None:
         return None
     if isinstance(epilogue, Requant | FixedPoint):
@@ -158,7 +158,7 @@ def _threshold(rw: Rewriter, node: Node) -> Value | None:
     params = dict(zip(names, (v.array for v in node.inputs[1:] if v is not None), strict=False))
     weights = conv.input(1)
     outputs = weights.shape[0]
-    if any(p.size not in (1, outputs) or not _is_last_axis(p) for p in params.values()):
+    if any(p.size not in (1, outputs) or not is_last_axis(p) for p in params.values()):
         return None
     flip = np.broadcast_to(params.pop("flip", np.zeros(1, np.bool_)).reshape(-1), outputs)
     if flip.any():
@@ -177,7 +177,7 @@ def _threshold(rw: Rewriter, node: Node) -> Value | None:
 def _requant(rw: Rewriter, node: Node, conv: Node) -> Value | None:
     assert isinstance(node.op, Requantize) and isinstance(conv.op, Conv2D)
     params = [v for v in node.inputs[1:] if v is not None]
-    if any(p.type.size not in (1, conv.input(1).shape[0]) or not _is_last_axis(p.array) for p in params):
+    if any(p.type.size not in (1, conv.input(1).shape[0]) or not is_last_axis(p.array) for p in params):
         return None
     consts = [rw.const(p.array.reshape(-1), p.name) for p in params]
     op = replace(conv.op, epilogue=node.op.epilogue)

@@ -24,7 +24,7 @@ def test_every_layer_has_a_row() -> None:
     for name in lowbit.TARGETS:
         target = Target.load(name)
         for node in assign_layouts(graph, target).nodes:
-            assert any(isinstance(node.op, v.ops) and not v.accepts(node, target) for v in VARIANTS), (
+            assert any(not v.refuses(node, target) for v in VARIANTS), (
                 name,
                 node.origin,
             )

@@ -8,7 +8,7 @@ from onnx import helper
 
 from bitc.interp import run
 from bitc.ir import BIT1, FLOAT32, INT8, TERN, UINT8
-from bitc.ops.epilogue import Threshold
+from bitc.ops.epilogue import Affine, Bases, Threshold
 from bitc.ops.linear import Conv2D
 from bitc.passes.weights import GridWeights, ResidualWeights, on_grid, partial, residual
 from bitc.pipeline import Options, optimize
@@ -95,8 +95,10 @@ def test_residual(quantizer: Quantizer) -> None:
     x = quantizer(n, n.bn(n.first(C), C))
     w = n.signs(C, C, 3, 3) * n.alphas(C) + n.signs(C, C, 3, 3) * n.alphas(C) / 3
     r = check(n, n.bn(n.op("Conv", x, w, n.reals(C), kernel_shape=[3, 3], pads=[1] * 4), C))
-    assert r.on_bits == [False, True, True], "two binary convolutions"
-    assert [c.input(1).type.dtype for c in r.convs[1:]] == [BIT1, BIT1]
+    assert r.on_bits == [False, True]
+    conv = r.convs[1]
+    assert isinstance(conv.op, Conv2D) and conv.op.epilogue == Bases(2, Affine()), "two binary convolutions in one"
+    assert conv.input(1).type.dtype is BIT1 and conv.input(1).shape[0] == 2 * C
     assert r.findings.binary[0].form.endswith("weights ±a ± b per channel")
 
 
