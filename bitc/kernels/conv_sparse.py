@@ -156,6 +156,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "pixels": geo.pixels,
         "tile": best.tile,
         "transposes": False,
+        "codes": False,
         "direct": best.direct,
         "channels": w.shape[3],
         "inner": inner,

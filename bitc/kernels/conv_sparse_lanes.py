@@ -108,6 +108,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "vectors": best.vectors,
         "tile": best.tile,
         "transposes": True,
+        "codes": False,
         "whole": e["kind"] in ("raw", "affine"),
         "x_t": "float",
         "zero_of_x": "0.0f",

@@ -18,6 +18,7 @@ from bitc.kernels import (
     conv_smlad,
     conv_sparse,
     conv_sparse_bits,
+    conv_sparse_codes,
     conv_sparse_dsp,
     conv_sparse_lanes,
     conv_tiles,
@@ -51,6 +52,7 @@ VARIANTS: tuple[Variant, ...] = (
     conv_smlad.VARIANT,
     conv_sparse.VARIANT,
     conv_sparse_lanes.VARIANT,
+    conv_sparse_codes.VARIANT,
     conv_sparse_dsp.VARIANT,
     conv_pairs.VARIANT,
     conv_sparse_bits.VARIANT,
@@ -78,5 +80,7 @@ VARIANTS: tuple[Variant, ...] = (
     RECURRENT,
 )
 
-ZEROS_SKIPPED = tuple(m.VARIANT.name for m in (conv_sparse, conv_sparse_lanes, conv_sparse_dsp, conv_pairs))
+ZEROS_SKIPPED = tuple(
+    m.VARIANT.name for m in (conv_sparse, conv_sparse_lanes, conv_sparse_codes, conv_sparse_dsp, conv_pairs)
+)
 """Rows that leave out zero weights."""

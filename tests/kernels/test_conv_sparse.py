@@ -10,7 +10,7 @@ import pytest
 from bitc.ir.dtypes import FLOAT32, INT8, UINT8, DType
 from bitc.ir.graph import Graph
 from bitc.ir.types import TensorType
-from bitc.kernels import conv_pairs, conv_sparse, conv_sparse_dsp, conv_sparse_lanes, select
+from bitc.kernels import conv_pairs, conv_sparse, conv_sparse_codes, conv_sparse_dsp, conv_sparse_lanes, select
 from bitc.kernels.conv_sparse import stream
 from bitc.kernels.variants import ZEROS_SKIPPED
 from bitc.ops.epilogue import Affine, Epilogue, Requant
@@ -90,6 +90,19 @@ def test_lanes(target: str, clamped: bool, tmp_path: Path, monkeypatch: pytest.M
     ]
     monkeypatch.setattr(conv_sparse, "LEAST", 0.0)
     check_row(conv_sparse_lanes.VARIANT, merge(graphs), Target.load(target), tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("x", [INT8, UINT8], ids=str)
+@pytest.mark.parametrize("target", ["aarch64", "wasm32-simd128"])
+def test_codes(x: DType, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    graphs = [
+        graph(rng, x, window, c, o, zeros)
+        for window in WINDOWS.values()
+        for c, o, zeros in ((1, 4, 0.5), (3, 1, 0.9), (31, 5, 0.7), (64, 9, 0.95), (300, 3, 0.99))
+    ]
+    monkeypatch.setattr(conv_sparse, "LEAST", 0.0)
+    check_row(conv_sparse_codes.VARIANT, merge(graphs), Target.load(target), tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("x", [INT8, UINT8], ids=str)
