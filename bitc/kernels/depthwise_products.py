@@ -86,6 +86,7 @@ LANE_ISAS = (
     LaneIsa("isa/f32x4.j2", "bitc_f32x4", _X86, frozenset({"fpu"}), FLOAT32, 4, 24),
     LaneIsa("isa/f32x4_neon.j2", "bitc_f32x4", _AARCH64, frozenset({"neon"}), FLOAT32, 4, 32),
     LaneIsa("isa/f32x4.j2", "bitc_f32x4", _WASM, frozenset({"simd128"}), FLOAT32, 4, 24),
+    LaneIsa("isa/f32x4.j2", "bitc_f32x4", frozenset({"arm-m"}), frozenset({"mvefp"}), FLOAT32, 4, 8),
     LaneIsa("isa/f32x1.j2", "bitc_f32x1", frozenset({"arm-m", "arm-a", "aarch64", "riscv", "wasm", "x86"}),
             frozenset({"fpu"}), FLOAT32, 1, 24),
     LaneIsa("isa/lanes_avx512.j2", "bitc_lanes32", _X86, frozenset({"avx512f", "avx512bw"}), INT16, 32, 32,

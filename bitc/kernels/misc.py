@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from bitc.ir.graph import Node
-from bitc.kernels.loops import broadcast_strides, index, nest
+from bitc.kernels import matmul
+from bitc.kernels.matmul import sizes
 from bitc.kernels.step import Arg, Step, Variant, always, first_reason, out, product
 from bitc.ops.binary import MultiThreshold
 from bitc.ops.linear import MatMul
@@ -18,29 +17,13 @@ def _matmul_accepts(node: Node, target: Target) -> str:
 
 
 def _matmul_build(node: Node, target: Target) -> tuple[Step, ...]:
-    a, b, y = node.input(0), node.input(1), node.output
-    left = a.shape if a.type.rank > 1 else (1, *a.shape)
-    right = b.shape if b.type.rank > 1 else (*b.shape, 1)
-    m, k, n = left[-2], left[-1], right[-1]
-    batch = y.shape[: y.type.rank - (a.type.rank > 1) - (b.type.rank > 1)]
-    steps = [[s * size for s in broadcast_strides(shape, batch)]
-             for shape, size in ((left[:-2], m * k), (right[:-2], k * n))]  # fmt: skip
-    dims = nest(batch, steps)
-    context: dict[str, Any] = {
-        "dims": [d.size for d in dims],
-        "a_index": index(dims, 0),
-        "b_index": index(dims, 1),
-        "m": m,
-        "k": k,
-        "n": n,
-        "t": y.type.dtype.c_type,
-    }
-    args = (out(node), Arg("a", a), Arg("b", b))
+    context = {**sizes(node).context, "t": node.output.type.dtype.c_type}
+    args = (out(node), Arg("a", node.input(0)), Arg("b", node.input(1)))
     return (Step("matmul", "kernels/matmul.j2", args, context, ("bitc_defs.h",)),)
 
 
 def _matmul_cost(node: Node, target: Target) -> float:
-    return float(node.output.type.size * node.input(0).type.channels)
+    return node.output.type.size * node.input(0).type.channels * 6.0
 
 
 def _steps_accepts(node: Node, target: Target) -> str:
@@ -67,6 +50,7 @@ def _steps_build(node: Node, target: Target) -> tuple[Step, ...]:
 
 MISC = (
     Variant("matmul", (MatMul,), _matmul_accepts, _matmul_build, _matmul_cost),
+    matmul.VARIANT,
     Variant("multi_threshold", (MultiThreshold,), _steps_accepts, _steps_build),
     Variant("repeat", (Repeat,), always, lambda node, target: ()),  # lowering makes the loop; its body has own rows
 )

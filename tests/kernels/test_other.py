@@ -126,6 +126,7 @@ def reductions() -> list[Graph]:
     graphs += [single(c(axis), t(3, 4, 5)) for c in (Softmax, LogSoftmax) for axis in (0, 1, 2)]
     shapes = (
         ((3, 4), (4, 5)), ((2, 3, 4), (4, 5)), ((2, 1, 3, 4), (6, 4, 5)), ((4,), (4, 5)), ((3, 4), (4,)), ((4,), (4,)),
+        ((7, 33), (33, 37)), ((2, 1, 9, 5), (3, 5, 70)), ((1, 64), (64, 50)), ((13, 20), (20,)), ((5, 1), (1, 130)),
     )  # fmt: skip
     return graphs + [single(MatMul(), t(*a), t(*b)) for a, b in shapes]
 

@@ -14,10 +14,10 @@ from bitc import interp
 from bitc.ir.dtypes import FLOAT32, INT8, UINT2, UINT8
 from bitc.ir.graph import Graph
 from bitc.ir.types import Quant, TensorType
-from bitc.kernels import conv_products, depthwise_products
+from bitc.kernels import conv_products, depthwise_products, matmul
 from bitc.kernels.step import Variant
 from bitc.ops.epilogue import Affine, Epilogue, Levels, Requant, TernThreshold, Threshold
-from bitc.ops.linear import Conv2D
+from bitc.ops.linear import Conv2D, MatMul
 from bitc.ops.window import Window
 from bitc.runners import available
 from bitc.target import Target
@@ -25,6 +25,7 @@ from bitc.toolchain import compile_sources
 from tests.kernels.harness import (
     assert_same,
     bits,
+    check_row,
     compile_graph,
     merge,
     random_feeds,
@@ -35,7 +36,17 @@ from tests.kernels.harness import (
 )
 from tests.kernels.test_quantized import KINDS, OUTS, params
 
-FLOAT_TARGETS = ("x86-64-v3", "x86-64-v4", "aarch64", "wasm32-simd128", "cortex-m4", "x86-64", "armv7-neon", "wasm32")
+FLOAT_TARGETS = (
+    "x86-64-v3",
+    "x86-64-v4",
+    "aarch64",
+    "wasm32-simd128",
+    "cortex-m4",
+    "cortex-m55",
+    "x86-64",
+    "armv7-neon",
+    "wasm32",
+)
 CODE_TARGETS = ("x86-64-v3", "x86-64-v4", "aarch64", "aarch64-dotprod", "armv7-neon", "wasm32-simd128")
 PM = Quant.two_valued(-1, 1)
 WINDOWS = {
@@ -153,7 +164,7 @@ def depthwise(make: Callable[[Window, int, int, int, int], Graph], lanes: tuple[
     return merge([g for g in graphs if not depthwise_products.accepts(g.nodes[0], Target.load(target))])
 
 
-@pytest.mark.parametrize("target", FLOAT_TARGETS[:5])
+@pytest.mark.parametrize("target", FLOAT_TARGETS[:6])
 def test_float_depthwise(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = depthwise(case, (2, 7, 16, 35), target)
     check(depthwise_products.VARIANT, graph, target, tmp_path, monkeypatch, random_feeds(graph))
@@ -200,3 +211,17 @@ def test_primitives_are_defined_once(target: str, tmp_path: Path) -> None:
     write(compiled, tmp_path)
     sources = [tmp_path / name for name in compiled.files if name.endswith(".c")]
     compile_sources(compiled.target, sources, [tmp_path], tmp_path / "out", "-O0")
+
+
+@pytest.mark.parametrize(
+    "target", [pytest.param(n, marks=[pytest.mark.full] * (i > 4)) for i, n in enumerate(FLOAT_TARGETS)]
+)
+def test_matrices(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles that end within a tile, of one row, of one column, and of many matrices."""
+    shapes = (
+        ((3, 4), (4, 9)), ((7, 33), (33, 37)), ((2, 1, 9, 5), (3, 5, 70)), ((1, 64), (64, 50)), ((5, 1), (1, 130)),
+        ((20, 6), (6, 64)),
+    )  # fmt: skip
+    types = [(TensorType(a, FLOAT32), TensorType(b, FLOAT32)) for a, b in shapes]
+    graphs = [single(MatMul(), *pair) for pair in types]
+    check_row(matmul.VARIANT, merge(graphs), Target.load(target), tmp_path, monkeypatch)
