@@ -59,6 +59,8 @@ class Session:
     """ONNX element types of inputs, initializers and casts: bitc holds several in one dtype."""
     extents: dict[Value, Extent] = field(default_factory=dict)
     """Tensors that are as long as the data says."""
+    bounds: dict[Value, Array] = field(default_factory=dict)
+    """The greatest values that sizes of such tensors can have."""
 
     def not_constant(self, value: Value, what: str) -> Refused:
         """Why a value, which is not constant, can not be `what`. Where only small inputs stand behind it, the hint says

@@ -90,12 +90,12 @@ class _Limit:
     def check(self, step: int) -> None:
         nodes = len(self._ctx.session.builder.nodes) - self._start
         if nodes > self._nodes or step > LIMIT_STEPS:
-            self.stop(f"unrolls to more than {LIMIT_NODES} operators or steps")
+            hint = "bound it by fewer steps, or run one step at a time with its state as inputs and outputs"
+            self.stop(f"unrolls to more than {LIMIT_NODES} operators or steps", hint)
 
-    def stop(self, what: str) -> NoReturn:
+    def stop(self, what: str, hint: str) -> NoReturn:
         if not self._reason:
             raise _TooLong
-        hint = "bound it by fewer steps, or run one step at a time with its state as inputs and outputs"
         raise Refused(f"it {what}, and is no loop in C: {self._reason}", hint)
 
 
@@ -169,7 +169,8 @@ def _unrolled(
     while (steps is None or step < steps) and _truth(running) is not False:
         limit.check(step)
         if _truth(running) is None and any(wanted):
-            limit.stop("collects as many results as a condition says at run time")
+            hint = ctx.session.not_constant(running, "its condition").hint
+            limit.stop("collects as many results as a condition says at run time", hint)
         going, *results = body(ctx.const(np.array(step, np.int64), INT64), running, *states)
         going = _condition(ctx, going)
         fixed(ctx, *results)

@@ -8,6 +8,7 @@ axis, what lies behind the count is first filled so that it does not matter. Ope
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from math import prod
 
 import numpy as np
@@ -26,11 +27,37 @@ _HINT = "bitc holds such a tensor at its greatest length; cut the model before t
 
 
 def follow(ctx: Context, importer: Importer) -> list[Value]:
-    """Import a node that takes such a tensor. Raises Refused where it can not be followed."""
-    rule = RULES.get(ctx.node.op_type) if ctx.node.domain in ("", "ai.onnx") else None
+    """Import a node that takes such a tensor, or the sizes of one. Raises Refused where it can not be followed."""
+    plain = ctx.node.op_type if ctx.node.domain in ("", "ai.onnx") else ""
+    if all(ctx.extent(v) is None for v in ctx.inputs):
+        return _sizes(ctx, importer) if plain in GROWING else _listed(importer(ctx))
+    rule = RULES.get(plain)
     if rule is None:
         raise _refusal(ctx, "it takes")
     return rule(ctx, importer)
+
+
+def concerned(ctx: Context) -> bool:
+    """Whether the node takes such a tensor, or the sizes of one."""
+    return any(v in ctx.session.extents or v in ctx.session.bounds for v in ctx.inputs)
+
+
+def _sizes(ctx: Context, importer: Importer) -> list[Value]:
+    """Arithmetic of sizes, once as it is and once at their bounds."""
+    bounds = ctx.session.bounds
+    most = copy(ctx)
+    most.inputs = tuple(ctx.const(bounds[v]) if v in bounds else v for v in ctx.inputs if v is not None)
+    found, limits = _listed(importer(ctx)), _listed(importer(most))
+    for v, limit in zip(found, limits, strict=True):
+        if limit.is_const and limit.type.dtype.is_integer:
+            bounds[v] = limit.array
+    return found
+
+
+def _bound(ctx: Context, value: Value, dims: Sequence[int]) -> Value:
+    """Note the greatest sizes that `value` can hold."""
+    ctx.session.bounds[value] = np.array(dims, np.int64).reshape(value.shape)
+    return value
 
 
 def _refusal(ctx: Context, what: str) -> Refused:
@@ -100,6 +127,8 @@ def _same(ctx: Context, importer: Importer) -> list[Value]:
 def _view(ctx: Context, importer: Importer) -> list[Value]:
     """The same elements in another shape: the axis must stay, or take in those after it."""
     x, e = _only(ctx, 0)
+    if (shape := ctx.optional(1)) is not None and shape in ctx.session.bounds:
+        ctx.inputs = (x, ctx.const(ctx.session.bounds[shape]), *ctx.inputs[2:])
     (y,) = _listed(importer(ctx))
     size, before = x.shape[e.axis], prod(x.shape[: e.axis])
     for axis, d in enumerate(y.shape):
@@ -108,6 +137,17 @@ def _view(ctx: Context, importer: Importer) -> list[Value]:
             count = e.count if factor == 1 else ctx.emit(b.Mul(), e.count, ctx.const(np.array(factor, np.int32)))
             return [ragged(ctx, y, axis, count, e.zeroed)]
     raise _refusal(ctx, "it gives another shape to")
+
+
+def _expand(ctx: Context, importer: Importer) -> list[Value]:
+    x, e = _only(ctx, 0)
+    if ctx.input(1) in ctx.session.bounds:
+        ctx.inputs = (x, ctx.const(ctx.session.bounds[ctx.input(1)]))
+    (y,) = _listed(importer(ctx))
+    axis = y.type.rank - x.type.rank + e.axis
+    if y.shape[axis] != x.shape[e.axis]:
+        raise _refusal(ctx, "it repeats")
+    return [ragged(ctx, y, axis, e.count)]
 
 
 def _transpose(ctx: Context, importer: Importer) -> list[Value]:
@@ -286,13 +326,14 @@ def _shape(ctx: Context, importer: Importer) -> list[Value]:
         return _listed(importer(ctx))
     dims: list[Value] = [ctx.const(np.array([d], np.int64)) for d in x.shape]
     dims[e.axis] = reshaped(ctx, ctx.cast(e.count, INT64), (1,))
-    return [dims[start] if end == start + 1 else ctx.emit(Concat(0), *dims[start:end])]
+    made = dims[start] if end == start + 1 else ctx.emit(Concat(0), *dims[start:end])
+    return [_bound(ctx, made, x.shape[start:end])]
 
 
 def _size(ctx: Context, importer: Importer) -> list[Value]:
     x, e = _only(ctx, 0)
     each = ctx.const(np.array(x.type.size // x.shape[e.axis], np.int64))
-    return [ctx.emit(b.Mul(), ctx.cast(e.count, INT64), each)]
+    return [_bound(ctx, ctx.emit(b.Mul(), ctx.cast(e.count, INT64), each), [x.type.size])]
 
 
 def _suppress(ctx: Context, importer: Importer) -> list[Value]:
@@ -319,10 +360,26 @@ def _compress(ctx: Context, importer: Importer) -> list[Value]:
     return _listed(importer(ctx))
 
 
+GROWING = {
+    "Gather",
+    "Slice",
+    "Concat",
+    "Squeeze",
+    "Unsqueeze",
+    "Reshape",
+    "Cast",
+    "Identity",
+    "Add",
+    "Mul",
+    "Min",
+    "Max",
+}
+"""Operators whose results are the greatest at the greatest sizes."""
+
 RULES: dict[str, Rule] = {
     **{op: _pointwise for domain, op in ELEMENTWISE if not domain and op != "CastLike"},
     "Identity": _same, "Cast": _same, "Dropout": _same,
-    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), _view),
+    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), _view), "Expand": _expand,
     "Transpose": _transpose, "Gather": _gather, "GatherND": _gather_nd, "GatherElements": _gather_elements,
     "Concat": _concat, "Slice": _slice, "Split": _along(0), "TopK": _top_k, "Shape": _shape, "Size": _size,
     **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax"), _softmax), "LpNormalization": _along(-1),

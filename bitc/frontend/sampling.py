@@ -18,6 +18,7 @@ from bitc.ir import FLOAT32, INT32, Value
 from bitc.ops import binary as b
 from bitc.ops import unary as u
 from bitc.ops.indexing import GatherND, Take
+from bitc.ops.linear import MatMul
 from bitc.ops.movement import Concat, Transpose
 from bitc.ops.reduce import ReduceMax, ReduceMean
 
@@ -238,7 +239,28 @@ def deform_conv(ctx: Context) -> Value:
     return convolve(ctx, columns, weights, ctx.optional(3), Slide((1, 1), (0,) * 4, (1, 1)), group)
 
 
+def affine_grid(ctx: Context) -> Value:
+    """Where the pixels of an image of the given size lie in another one, by an affine map of each:
+    ``theta @ (x, y, 1)`` or ``theta @ (x, y, z, 1)``. Images reach from -1 to 1: from centre to centre of their outer pixels if they are
+    `align_corners`, else from edge to edge."""
+    theta, size = ctx.floats(), ctx.ints(1, "the size")
+    n, _, *image = size if len(size) in (4, 5) else (0, 0)
+    rank = len(image)
+    if theta.shape != (n, rank, rank + 1) or min(size, default=0) < 1:
+        raise ctx.invalid(f"maps {theta.type} for a size of {list(size)}")
+    aligned = ctx.attrs.flag("align_corners")
+    lines = []
+    for d in image:
+        step = np.float32(2 / max(d - 1, 1) if aligned else 2 / d)
+        start = np.float32(-1 if aligned else -1 + 1 / d)
+        lines.append(start + np.arange(d, dtype=np.float32) * step)
+    places = [p.reshape(-1) for p in np.meshgrid(*lines, indexing="ij")][::-1]
+    points = ctx.const(np.stack([*places, np.ones(prod(image), np.float32)], -1))
+    return reshaped(ctx, ctx.emit(MatMul(), points, ctx.emit(Transpose((0, 2, 1)), theta)), (n, *image, rank))
+
+
 TABLE: Table = {
+    ("", "AffineGrid"): affine_grid,
     ("", "GridSample"): grid_sample,
     ("", "RoiAlign"): roi_align,
     ("", "DeformConv"): deform_conv,

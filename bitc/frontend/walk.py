@@ -129,8 +129,7 @@ class Walker:
                 raise Refused("the operator is not supported")
             if domain == "":
                 check_schema(ctx, opset)
-            ragged = any(ctx.extent(v) is not None for v in inputs)
-            result = extents.follow(ctx, importer) if ragged else importer(ctx)
+            result = extents.follow(ctx, importer) if extents.concerned(ctx) else importer(ctx)
             if ctx.attrs.unread():
                 raise Refused(f"attribute {ctx.attrs.unread()[0]!r} is not known", "remove it if it changes nothing")
             return [result] if isinstance(result, Value) else result

@@ -11,6 +11,9 @@ import numpy as np
 from bitc.errors import UsageError
 from bitc.ir.dtypes import DType
 from bitc.ir.graph import Array, Graph, Value
+from bitc.ops.indexing import GatherElements, Take
+from bitc.ops.movement import Reshape, Transpose
+from bitc.ops.unary import Cast
 
 Sample = dict[str, Array]
 LABELS = ("labels", "label", "y")
@@ -113,14 +116,28 @@ def convert(array: Array, dtype: DType, where: str) -> Array:
 
 def random_inputs(graph: Graph, count: int, seed: int) -> list[Sample]:
     """Samples of plausible ranges: floats from N(0, 1) and U(0, 1) in turn, integers from their whole range (wider
-    than 16 bits: ±32768)."""
-    rng = np.random.default_rng(seed)
-    return [{v.name: _random(v, rng, number) for v in graph.inputs} for number in range(count)]
+    than 16 bits: ±32768), indices inside what they look up."""
+    rng, lengths = np.random.default_rng(seed), _looked_up(graph)
+    return [{v.name: _random(v, rng, number, lengths.get(v)) for v in graph.inputs} for number in range(count)]
 
 
-def _random(v: Value, rng: np.random.Generator, number: int) -> Array:
+def _looked_up(graph: Graph) -> dict[Value, int]:
+    """Values that are indices, with the length of what they look up."""
+    lengths: dict[Value, int] = {}
+    for node in reversed(graph.nodes):
+        if isinstance(node.op, Take | GatherElements):
+            at, length = node.input(1), node.input(0).shape[node.op.axis]
+            lengths[at] = min(length, lengths.get(at, length))
+        elif isinstance(node.op, Cast | Reshape | Transpose) and node.output in lengths:
+            lengths[node.input(0)] = lengths[node.output]
+    return lengths
+
+
+def _random(v: Value, rng: np.random.Generator, number: int, length: int | None) -> Array:
     dtype, carrier = v.type.dtype, v.type.dtype.carrier
     if carrier.kind == "f":
         return (rng.random(v.shape) if number % 2 else rng.standard_normal(v.shape)).astype(carrier)
     low, high = max(int(dtype.min), -_WIDE), min(int(dtype.max), _WIDE if dtype.bits > 16 else int(dtype.max))
+    if length is not None:
+        low, high = 0, min(high, length - 1)
     return rng.integers(low, high, v.shape, endpoint=True).astype(carrier)

@@ -82,6 +82,11 @@ def spatial_cases(case: Callable[..., Any]) -> list[Any]:
             for p in ("zeros", "border", "reflection")
         ],
         *[
+            case("AffineGrid", floats(n, len(size), len(size) + 1), c=(_i64(n, 2, *size),), align_corners=a, opsets=(20,))
+            for n, size in ((1, (4, 5)), (2, (3, 4)), (1, (2, 3, 4)))
+            for a in (0, 1)
+        ],
+        *[
             case("RoiAlign", image, rois, _i64(0, 1, 1), mode="avg", sampling_ratio=2, output_height=3, output_width=2,
                  spatial_scale=0.5, coordinate_transformation_mode=m, opsets=(16,), **loose)
             for m in ("half_pixel", "output_half_pixel")

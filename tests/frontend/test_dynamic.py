@@ -168,6 +168,13 @@ CHAINS: dict[str, tuple[list[NodeProto], list[str]]] = {
     ),
     "counted": ([*MASK, node("Shape", ["y"], ["n"]), node("Size", ["tuples"], ["m"]), node("Shape", ["tuples"], ["s"]),
                  node("Shape", ["tuples"], ["width"], start=1)], ["n", "m", "s", "width"]),
+    "shaped": (
+        [*MASK, node("Shape", ["y"], ["n"]), node("Concat", ["n", "one", "two"], ["shape"], axis=0),
+         node("Unsqueeze", ["y", "one"], ["c"]),
+         node("Concat", ["c", "c"], ["pairs"], axis=1), node("Reshape", ["pairs", "shape"], ["z"]),
+         node("Gather", ["shape", "nil"], ["again"]), node("Reshape", ["y", "again"], ["flat"])],
+        ["z", "flat"],
+    ),
     "top": ([*MASK, node("TopK", ["y", "two"], ["values", "at"], axis=0)], ["values", "at"]),
     "top_of_all": (
         [*MASK, node("Shape", ["y"], ["n"]), node("TopK", ["y", "n"], ["values", "at"], axis=0, largest=0)],

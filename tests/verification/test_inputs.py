@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from bitc.errors import UsageError
+from bitc.frontend import load
 from bitc.ir import BOOL, FLOAT32, INT8, INT64, UINT8, DType, Graph, TensorType, Value
 from bitc.verification.inputs import load_inputs, load_labels, random_inputs
 from bitc.verification.outputs import save
+from tests.frontend.models import model
 
 
 def graph(**inputs: tuple[DType, tuple[int, ...]]) -> Graph:
@@ -142,3 +145,10 @@ def test_outputs_are_read_as_inputs(tmp_path: Path) -> None:
         assert (got["x"] == want["x"]).all()
     with pytest.raises(UsageError, match="can not be written"):
         save(tmp_path / "absent" / "y.npz", outputs)
+
+
+def test_random_indices_are_inside_what_they_look_up() -> None:
+    nodes = [helper.make_node("Cast", ["ids"], ["i"], to=7), helper.make_node("Gather", ["table", "i"], ["y"])]
+    m = model(nodes, {"ids": np.zeros((4, 50), np.int32)}, ["y"], {"table": np.zeros((7, 2), np.float32)})
+    for sample in random_inputs(load(m.SerializeToString()).graph, 2, 0):
+        assert set(np.unique(sample["ids"])) == set(range(7))
