@@ -241,8 +241,8 @@ def deform_conv(ctx: Context) -> Value:
 
 def affine_grid(ctx: Context) -> Value:
     """Where the pixels of an image of the given size lie in another one, by an affine map of each:
-    ``theta @ (x, y, 1)`` or ``theta @ (x, y, z, 1)``. Images reach from -1 to 1: from centre to centre of their outer pixels if they are
-    `align_corners`, else from edge to edge."""
+    ``theta @ (x, y, 1)`` or ``theta @ (x, y, z, 1)``. Images reach from -1 to 1: from centre to centre of their outer
+    pixels if they are `align_corners`, else from edge to edge."""
     theta, size = ctx.floats(), ctx.ints(1, "the size")
     n, _, *image = size if len(size) in (4, 5) else (0, 0)
     rank = len(image)
