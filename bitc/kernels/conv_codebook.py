@@ -1,6 +1,10 @@
-"""Convolution with shared weights: they lie in flash as indices of 2, 4 or 8 bits into a codebook, and each register
-tile of outputs is decoded into working memory once, before it passes over all pixels (Han et al., "Deep Compression",
-2016, on storage). The arithmetic is that of `conv_products`."""
+"""Convolution with shared weights: they lie in flash as indices of 2, 4 or 8 bits into a codebook (Han et al., "Deep
+Compression", 2016, on storage).
+
+Each register tile of outputs is decoded into working memory once, before it passes over all pixels. The arithmetic is
+that of `conv_products`; of `conv_smlad` for int8 with DSP instructions, whose words are halfwords of two weights each:
+16 weights make 256 of these, which have indices, and all are decoded before the first pixel.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,15 @@ from dataclasses import replace
 import numpy as np
 
 from bitc.ir.graph import Array, Node
-from bitc.kernels import conv_products
+from bitc.kernels import conv_products, conv_smlad
 from bitc.kernels.pack import pack_bits
 from bitc.kernels.step import Arg, Packed, Step, Variant, scratch
 from bitc.kernels.work import Work
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
 
+SHARE = 4
+"""Part of the RAM that decoded weights may take."""
 WORTH = 0.8
 """Bytes of indices and codebook, relative to those of the weights, up to which the row is offered."""
 
@@ -76,3 +82,50 @@ def work(node: Node, target: Target) -> Work:
 DECODE = 8.0
 """Instructions for one weight, roughly."""
 VARIANT = Variant("conv_codebook", (Conv2D,), accepts, build, cost, work)
+
+
+def _halves(steps: tuple[Step, ...]) -> Array:
+    return _packed(steps).astype("<u4").view("<u2").astype(np.uint16)
+
+
+def accepts_pairs(node: Node, target: Target) -> str:
+    if reason := conv_smlad.accepts(node, target):
+        return reason
+    if conv_smlad.one_by_one(node, target):
+        return "pixels one by one"
+    size = node.input(1).type.size
+    if target.memory.ram is not None and size > target.memory.ram // SHARE:
+        return f"{size} bytes of decoded weights"
+    w = _halves(conv_smlad.build(node, target))
+    book = np.unique(w)
+    if len(book) > 256:
+        return f"more than 256 different pairs of weights ({len(book)})"
+    saved = indices(w, book).nbytes + book.nbytes <= WORTH * w.nbytes
+    return "" if saved else "indices and codebook are no smaller than the weights"
+
+
+def build_pairs(node: Node, target: Target) -> tuple[Step, ...]:
+    steps = conv_smlad.build(node, target)
+    w = _halves(steps)
+    book = np.unique(w)
+    args = (
+        *(a for a in steps[0].args if a.name != "w"),
+        Arg("codes", Packed(indices(w, book))),
+        Arg("book", Packed(book, "book")),
+        scratch("decoded", w.size // 2, np.uint32),
+    )
+    context = steps[0].context | {"code_bits": width(book), "codes": w.size}
+    return (replace(steps[0], kernel=PAIRS.name, args=args, context=context),)
+
+
+def cost_pairs(node: Node, target: Target) -> float:
+    return conv_smlad.cost(node, target) + DECODE_PAIR / 2 * node.input(1).type.size
+
+
+def work_pairs(node: Node, target: Target) -> Work:
+    return dict(conv_smlad.work(node, target)) | {"decoded": node.input(1).type.size}
+
+
+DECODE_PAIR = 4.0
+"""Instructions for one halfword, roughly."""
+PAIRS = Variant("codebook_smlad", (Conv2D,), accepts_pairs, build_pairs, cost_pairs, work_pairs)

@@ -106,10 +106,10 @@ def accepts(node: Node, target: Target) -> str:
 
 
 def build(node: Node, target: Target) -> tuple[Step, ...]:
-    return _build_ones(node, target) if _one_by_one(node, target) else _build_pairs(node, target)
+    return _build_ones(node, target) if one_by_one(node, target) else _build_pairs(node, target)
 
 
-def _one_by_one(node: Node, target: Target) -> bool:
+def one_by_one(node: Node, target: Target) -> bool:
     """Whether each pixel is taken by itself: of a dense layer, or of a 1x1 convolution whose working memory would
     exceed the RAM."""
     op, x, w = node.op, node.input(0).type, node.input(1)
@@ -196,6 +196,7 @@ def _build_pairs(node: Node, target: Target) -> tuple[Step, ...]:
         "used": k,
         "padding": length - k,
         "y_row": y.row_words if e["word"] else outputs,
+        "code_bits": 0,
     }
     sizes = sorted(set(_sizes(per_group, 4)))
     parts = [f"isa/int8_dsp.j2#2 {size} {'wide' if wide and size > 1 else 'plain'} signed" for size in sizes]
@@ -229,7 +230,7 @@ def work(node: Node, target: Target) -> Work:
     assert isinstance(op, Conv2D)
     geo, found = runs(node)
     outputs, k = w.shape[0], found.elements
-    one, per_group = _one_by_one(node, target), outputs // op.group
+    one, per_group = one_by_one(node, target), outputs // op.group
     wide = " wide" if is_wide(node, np.zeros(1, np.int64)) else ""
     terms: dict[str, float] = {"call": 1, put(node): geo.pixels * outputs}
     tiles = geo.pixels if one else -(-geo.pixels // PIXELS) * op.group

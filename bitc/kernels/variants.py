@@ -47,6 +47,7 @@ VARIANTS: tuple[Variant, ...] = (
     conv_planes.VARIANT,
     conv_products.VARIANT,
     conv_codebook.VARIANT,
+    conv_codebook.PAIRS,
     conv_mve.VARIANT,
     conv_bytes.VARIANT,
     conv_smlad.VARIANT,

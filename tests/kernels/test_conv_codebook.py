@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bitc.ir.dtypes import FLOAT32
+from bitc.ir.dtypes import FLOAT32, INT8
 from bitc.ir.graph import Graph
 from bitc.ir.types import TensorType
 from bitc.kernels import Goal, conv_codebook, select
 from bitc.kernels.conv_codebook import indices, width
-from bitc.ops.epilogue import Affine
+from bitc.ops.epilogue import Affine, Requant
 from bitc.ops.linear import Conv2D
 from bitc.ops.window import Window
 from bitc.target import Target
@@ -51,6 +51,35 @@ def test_reference(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     graph = merge(graphs)
     monkeypatch.setattr(conv_codebook, "WORTH", 100.0)
     check_row(conv_codebook.VARIANT, graph, Target.load(target), tmp_path, monkeypatch)
+
+
+def codes(entries: int, channels: int, outputs: int, window: Window = POINT, group: int = 1) -> Graph:
+    rng = np.random.default_rng(entries + channels)
+    book = rng.choice(np.arange(-100, 101), entries, replace=False).astype(np.int8)
+    w = rng.choice(book, (outputs, *window.kernel, channels // group))
+    params = [rng.integers(-999, 999, outputs), rng.integers(1 << 20, 1 << 24, outputs), np.full(outputs, 34)]
+    x = TensorType((1, 5, 6, channels), INT8)
+    op = Conv2D(window, group, Requant(INT8, 7, -100, 127), x_zero=-5)
+    return single(op, x, w, *(p.astype(np.int32) for p in params))
+
+
+def test_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    same = Window((3, 3), pads=(1, 1, 1, 1))
+    cases = [(4, 3, 5, same), (16, 33, 31, Window()), (9, 17, 65, same), (2, 64, 2, Window((2, 3), (1, 2))), (1, 8, 8)]
+    graph = merge([codes(*case) for case in cases] + [codes(16, 12, 20, same, 2)])
+    monkeypatch.setattr(conv_codebook, "WORTH", 100.0)
+    check_row(conv_codebook.PAIRS, graph, Target.load("cortex-m4"), tmp_path, monkeypatch)
+
+
+def test_pairs_chosen_where_flash_counts() -> None:
+    g, many = codes(16, 64, 64), codes(40, 64, 64)
+    chip = Target.load("cortex-m4")
+    assert select(g, chip)[g.nodes[0]].name == "codebook_smlad"
+    assert select(g, chip, Goal.SPEED)[g.nodes[0]].name == "conv_smlad"
+    assert "different pairs" in conv_codebook.accepts_pairs(many.nodes[0], chip)
+    assert "decoded weights" in conv_codebook.accepts_pairs(g.nodes[0], Target.load("cortex-m4", ram="8k"))
+    packed = {a.name: a.operand for a in conv_codebook.build_pairs(g.nodes[0], chip)[0].args}
+    assert packed["codes"].data.nbytes == 64 * 64 // 2
 
 
 def test_chosen_where_flash_counts() -> None:
