@@ -2,7 +2,8 @@
 
 The window of a pixel, gathered into adjacent bytes where it is not already, is multiplied with the weights of four
 outputs at once; the zero point is taken from where sums start, and stands for padding. Codes are finished four at a
-time. Bits can be bytes too: ±1 times ±1 in int8 takes 5 to 6 instructions for 32 products, and eight times the flash.
+time. Bits can be bytes too: ±1 times ±1 in int8 takes 5 to 6 instructions for 32 products, and eight times the flash;
+so can ±1 and trits as weights of codes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bitc.ir.dtypes import BIT1, INT8, UINT8
+from bitc.ir.dtypes import BIT1, INT8, TERN, UINT8
 from bitc.ir.graph import Array, Node
 from bitc.kernels.bounds import product_range
 from bitc.kernels.epilogues import conv_epilogue, summed_epilogue
@@ -46,7 +47,7 @@ def accepts(node: Node, target: Target) -> str:
     return first_reason(
         ("mve" in target.features, "no Helium"),
         (bits or x.type.dtype in (INT8, UINT8), f"activations are {x.type.dtype}, not of 8 bits"),
-        (bits or w.type.dtype is INT8, f"weights are {w.type.dtype}, not int8"),
+        (w.type.dtype in (INT8, BIT1, TERN), f"weights are {w.type.dtype}, neither int8 nor packed"),
         (w.is_const, "weights are computed"),
         (not bits or (x.type.channels % VECTOR == 0 and op.group == 1 and not op.planar), "bits do not fill vectors"),
     )
@@ -103,26 +104,34 @@ def work(node: Node, target: Target) -> Work:
     geo, found = runs(node)
     per_group, k = w.shape[0] // op.group, found.elements
     blocks = geo.pixels * op.group * -(-per_group // BLOCK)
-    border = 1 - windows(geo).inside / geo.pixels
-    pieces = geo.taps if found.split or geo.border or op.planar or x.type.dtype is BIT1 else found.count
-    gathered = geo.pixels * op.group * (pieces if geo.taps > 1 or x.type.dtype is not INT8 or op.group > 1 else 0)
-    return {
+    kind = "bits" if x.type.dtype is BIT1 else "codes"
+    terms: Work = {
         "call": 1,
         "pixels": geo.pixels * op.group,
-        "blocks": blocks,
-        "steps": blocks * (k // VECTOR),
-        "vectors": geo.pixels * w.shape[0] * (k // VECTOR),
+        "ends": blocks * bool(k % VECTOR),
         "tails": geo.pixels * w.shape[0] * bool(k % VECTOR),
-        "pieces": gathered,
-        "copied": gathered * -(-k // pieces // VECTOR),
-        "border": gathered * border,
-        put(node): geo.pixels * w.shape[0],
+        f"{kind} {put(node)}": geo.pixels * w.shape[0],
+        f"{kind} blocks": blocks if per_group > 32 else 0,  # fewer are unrolled
+        f"{kind} steps": blocks * (k // VECTOR),
+        f"{kind} vectors": geo.pixels * w.shape[0] * (k // VECTOR),
+    }
+    if geo.taps == 1 and op.group == 1 and x.type.dtype is INT8:
+        return terms
+    by_taps = geo.pixels if found.split or x.type.dtype is BIT1 else windows(geo).border
+    length = 1 if op.planar else w.shape[3]
+    how = "planar" if op.planar else kind
+    taps, rows = by_taps * op.group * k // length, (geo.pixels - by_taps) * found.count
+    return terms | {
+        f"{how} taps": taps,
+        f"{how} copied": taps * -(-length // VECTOR) + rows * -(-found.length // VECTOR),
+        "rows": rows,
     }
 
 
 def cost(node: Node, target: Target) -> float:
-    prices = {"vectors": 2.0, "tails": 3.0, "steps": 2.0, "blocks": 10.0, "pieces": 8.0, "copied": 3.0, "pixels": 20.0}
-    return sum(n * prices.get(term, 4.0 if term.startswith("put") else 0.0) for term, n in work(node, target).items())
+    geo, found = runs(node)
+    w = node.input(1)
+    return geo.pixels * (20.0 + 3.0 * found.elements / VECTOR + w.shape[0] * (8.0 + found.elements / 8))
 
 
 VARIANT = Variant("conv_mve", (Conv2D,), accepts, build, cost, work)

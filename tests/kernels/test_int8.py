@@ -13,7 +13,7 @@ import pytest
 
 from bitc import interp
 from bitc.codegen import emit
-from bitc.ir.dtypes import BIT1, INT8, INT16, UINT8
+from bitc.ir.dtypes import BIT1, INT8, INT16, TERN, UINT8, DType
 from bitc.ir.graph import Graph, Value
 from bitc.ir.schedule import Schedule
 from bitc.ir.types import Quant, TensorType
@@ -83,7 +83,7 @@ def requant(rng: np.random.Generator, outputs: int, reach: float, i: int) -> lis
     return [p[one].astype(np.int32) for p in (bias, multiplier, np.clip(shift, 0, 62))]
 
 
-def case(rng: np.random.Generator, window: Window, sizes: tuple[int, int, int], i: int) -> Graph:
+def case(rng: np.random.Generator, window: Window, sizes: tuple[int, int, int], i: int, weights: DType = INT8) -> Graph:
     c, o, group = sizes
     dtype = (INT8, UINT8, INT16)[i % 3]
     planar = c <= 3 and group == 1 and i % 2 == 1
@@ -91,7 +91,8 @@ def case(rng: np.random.Generator, window: Window, sizes: tuple[int, int, int], 
     x = TensorType((n, c, 6, 7) if planar else (n, 6, 7, c), dtype)
     shape = (o, *window.kernel, c // group)
     codes = rng.choice([-128, 127, -127], shape) if i % 7 == 0 else np.rint(rng.normal(0, 40, shape)).clip(-128, 127)
-    w = Value("w", TensorType(shape, INT8), codes.astype(np.int8))
+    few = codes < 0 if weights is BIT1 else np.sign(codes) if weights is TERN else codes
+    w = Value("w", TensorType(shape, weights), few if weights is BIT1 else few.astype(np.int8))
     zero = int(rng.integers(dtype.min, dtype.max + 1)) if i % 3 and dtype is not INT16 else 0
     op = Conv2D(window, group, None, planar, zero)
     t = rng.integers(-200, 200, o).astype(np.int32)
@@ -194,6 +195,17 @@ def test_bits_on_helium(tmp_path: Path) -> None:
     graphs.append(single(Conv2D(Window()), TensorType((1, 1, 1, 8448), BIT1), bits(rng, 5, 1, 1, 8448)))
     for row in ("conv_mve", "conv_bits"):
         check(merge(graphs), target, ROWS[row], tmp_path / row, len(graphs))
+
+
+@pytest.mark.parametrize("weights", [BIT1, TERN])
+def test_packed_weights_as_bytes_on_helium(weights: DType, tmp_path: Path) -> None:
+    target = CHIPS["cortex-m55"]()
+    if reason := available(target):
+        pytest.skip(reason)
+    rng, sizes = np.random.default_rng(11), ((3, 64, 1), (16, 12, 1), (21, 5, 1), (12, 16, 4), (2, 40, 1))
+    given = [(window, channels) for window in WINDOWS for channels in sizes]
+    graphs = [case(rng, window, channels, i, weights) for i, (window, channels) in enumerate(given) if i % 3 != 2]
+    check(merge(graphs), target, ROWS["conv_mve"], tmp_path, len(graphs))
 
 
 @pytest.mark.full
