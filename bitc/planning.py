@@ -47,8 +47,8 @@ class Planned:
 
     @property
     def predicted(self) -> int | None:
-        """Instructions, or fuel in WebAssembly; None if a layer has no prediction."""
-        costs = [layer.predicted for layer in self.program.layers]
+        """Instructions, or fuel in WebAssembly, of the layers that multiply; None if one of them has no prediction."""
+        costs = [layer.predicted for layer in self.program.layers if layer.macs]
         return None if None in costs else sum(c for c in costs if c is not None)
 
     @property

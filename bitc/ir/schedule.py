@@ -27,7 +27,8 @@ class Stage:
     def __str__(self) -> str:
         names = f"{self.nodes[0].output.name} .. {self.nodes[-1].output.name}"
         names += f" in {self.strips} strips" if self.strips > 1 else ""
-        names += f" keeping columns of {len(self.keep)}" if self.keep else ""
+        if self.keep:
+            names += f" keeping columns of {len(self.keep)} tensor{'s' if len(self.keep) > 1 else ''}"
         return names + (f" by {self.block} channels" if self.block else "")
 
 

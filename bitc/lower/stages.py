@@ -15,7 +15,7 @@ from bitc.kernels.costs import predict
 from bitc.kernels.roll import move, roll
 from bitc.kernels.step import Operand, Packed, Scratch, Step, View
 from bitc.ops.linear import Conv2D
-from bitc.ops.movement import Crop, Rows
+from bitc.ops.movement import Concat, Crop, Rows
 from bitc.schedule.columns import Strip, stores, strips
 from bitc.schedule.loops import Again, Folded, Once, fold_parts
 from bitc.schedule.parts import parts
@@ -169,7 +169,8 @@ class StageLowering:
         layer = self.parts.layer[make.node]
         node, row, spent = self.nodes[make.node], self._row(make, strip), self.spent[layer]
         spent.macs += row.macs
-        spent.cost = None if spent.cost is None or row.cost is None else spent.cost + row.cost
+        if row.cost is not None or not isinstance(node.op, Concat):  # joining blocks has no price and takes little
+            spent.cost = None if spent.cost is None or row.cost is None else spent.cost + row.cost
         places = {row.y: self._place(node, -1, make.slot, strip, rings)}
         for v, i in row.images.items():
             reads = make.reads[i]

@@ -25,7 +25,8 @@ def chains(graph: Graph) -> list[tuple[Node, ...]]:
         while nodes[-1].output.type.rows != 1 and at < len(graph.nodes):
             node, value = graph.nodes[at], nodes[-1].output
             alone = graph.uses(value) == 1 and node in graph.consumers.get(value, ())
-            if not alone or not _blockwise(node) or node.output.type.channels != first.output.type.channels:
+            channelwise = _blockwise(node) and not _expands(node)
+            if not alone or not channelwise or node.output.type.channels != first.output.type.channels:
                 break
             nodes.append(node)
             at += 1

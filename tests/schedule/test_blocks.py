@@ -57,5 +57,22 @@ def test_blocks(dtype: DType, tmp_path: Path) -> None:
         assert_same(got[name], expected, name)
 
 
+@pytest.mark.parametrize("dtype", [FLOAT32, INT8], ids=str)
+def test_depthwise_layers_are_in_a_chain_and_others_are_not(dtype: DType, tmp_path: Path) -> None:
+    """Two 1x1 convolutions, each with a depthwise one, before the pool: the chain starts at the second."""
+    net, same, wide = Net(1), Window((3, 3), pads=(1, 1, 1, 1)), 2 * SIZE
+    x = Value("x", TensorType((1, 5, 5, 12), dtype))
+    v = net.conv(net.conv(x, Window(), dtype, wide, 1), same, dtype, wide, wide)
+    v = net.conv(net.conv(v, Window(), dtype, wide, 1), same, dtype, wide, wide)
+    v = net.conv(v, Window((5, 5)), dtype, wide, wide)
+    graph = Graph("net", (x,), (v,), tuple(net.nodes))
+    graph, target = assign_layouts(graph, portable()), portable()
+    assert chains(graph) == [graph.nodes[2:]]
+    compiled = compile_schedule(Schedule(graph, (Blocks(graph.nodes[2:], SIZE),)), target)
+    feeds = random_feeds(graph)
+    got = call(compiled, ctypes.CDLL(str(shared_library(compiled, tmp_path))), feeds)
+    assert_same(got[v.name], interp.run(graph, feeds)[v.name])
+
+
 def test_only_whole_blocks() -> None:
     assert chains(head(FLOAT32, SIZE + 1)) == []
