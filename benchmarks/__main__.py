@@ -1,10 +1,11 @@
-"""``python -m benchmarks instructions|int8|lowbit|sparse|host [TARGET ...]``, ``fit [TARGET or ROW ...]``, ``web``."""
+"""``python -m benchmarks instructions|int8|lowbit|sparse|host [TARGET ...]``, ``fit [TARGET or ROW ...]``, ``web``,
+``compile [MODEL ...]``."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import fit, host, instructions, int8, lowbit, sparse, web
+from benchmarks import compiling, fit, host, instructions, int8, lowbit, sparse, web
 
 
 def main() -> None:
@@ -26,6 +27,10 @@ def main() -> None:
         return
     if command == "fit":
         fit.fit(names)
+        return
+    if command == "compile":
+        compiling.write(times := compiling.run(names))
+        print(compiling.table(times))
         return
     if command == "int8":
         int8.write(found := int8.run(names))

@@ -10,11 +10,15 @@ from bitc.codegen.interface import members
 from bitc.codegen.render import Renderer
 from bitc.ir.plan import MemoryPlan
 from bitc.ir.program import Buffer, Call, Done, Item, Kind, Layer, Loop, NextRow, Place, Program, c_size, walk
-from bitc.kernels.literals import Names, identifier, initializer
+from bitc.kernels.literals import Names, identifier, initializer, words
 from bitc.target import Target
 
 RUNTIME = ("bitc_defs.h", "bitc_math.h")
 """Headers that ship with every model; others ship where they are used."""
+
+
+AS_WORDS = 4096
+"""Bytes from which on a constant is written as words and not as numbers that can be read."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,18 @@ class Options:
     """A line for the head of every file, e.g. the version of bitc and the name of the model file."""
     lengths: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     """Outputs that are as long as the data says: the axis, and the output that holds the length."""
+
+
+@dataclass(frozen=True)
+class _Constant:
+    """An array in flash. Large ones are words of 64 bits, whatever they hold: compilers take the fewest numbers
+    fastest."""
+
+    name: str
+    c_type: str
+    size: int
+    """Elements."""
+    text: str
 
 
 @dataclass(frozen=True)
@@ -52,7 +68,7 @@ class _Emitter:
         self.renderer = Renderer()
         self.names = Names()
         self.described: set[int] = set()
-        self.constants: dict[tuple[str, bytes], tuple[str, Buffer]] = {}
+        self.constants: dict[tuple[str, bytes], _Constant] = {}
         self.inputs = members(program.inputs)
         self.outputs = members(program.outputs, options.lengths)
         self.paths = {b: f"in->{m.name}" for b, m in zip(program.inputs, self.inputs, strict=True)}
@@ -72,7 +88,7 @@ class _Emitter:
             "upper": self.prefix.upper(),
             "options": self.options,
             "target": self.target,
-            "constants": [self._constant(n, b) for n, b in self.constants.values()],
+            "constants": list(self.constants.values()),
         }
         headers = sorted({u for u in uses if u.endswith(".h")} | {"bitc_defs.h"})
         files = {
@@ -120,9 +136,6 @@ class _Emitter:
         size = c_size(p.row.type)
         return {"m": member, "rows": height, "width": width, "channels": channels, "size": size, "at": at}
 
-    def _constant(self, name: str, b: Buffer) -> dict[str, object]:
-        return {"name": name, "c_type": b.c_type, "size": max(c_size(b.type), 1), "text": initializer(b.array)}
-
     def _statements(self, items: Sequence[Item], depth: int) -> Iterator[_Statement]:
         for item in items:
             if isinstance(item, Loop):
@@ -164,17 +177,26 @@ class _Emitter:
             offset = self.plan.offset(place.buffer) + place.offset
             at = f"mem + {offset}{steps}" if offset else f"mem{steps}"
             return at if c_type == "void" else f"{pointer}(void *)({at})"
-        text = self._constant_name(root) if root.kind is Kind.CONST else self.paths[root]
+        if root.kind is Kind.CONST:
+            constant = self._constant(root)
+            text, stored = constant.name, constant.c_type
+        else:
+            text, stored = self.paths[root], root.c_type
         if not place.is_start:
             offset_text = f" + {place.offset}" if place.offset else ""
             return f"{pointer}({const}void *)(({const}unsigned char *){text}{offset_text}{steps})"
-        return text if c_type in (root.c_type, "void") else f"{pointer}({const}void *){text}"
+        return text if c_type in (stored, "void") else f"{pointer}({const}void *){text}"
 
-    def _constant_name(self, b: Buffer) -> str:
-        key = (b.c_type, b.array.tobytes())
+    def _constant(self, b: Buffer) -> _Constant:
+        """The array that holds a buffer's data: one for all buffers with the same bytes."""
+        data = b.array.tobytes()
+        large = len(data) >= AS_WORDS
+        key = ("uint64_t" if large else b.c_type, data)
         if key not in self.constants:
-            self.constants[key] = (self.names.unique(f"{self.prefix}_{b.name}"), b)
-        return self.constants[key][0]
+            name = self.names.unique(f"{self.prefix}_{b.name}")
+            text, size = (words(data), -(-len(data) // 8)) if large else (initializer(b.array), max(c_size(b.type), 1))
+            self.constants[key] = _Constant(name, key[0], size, text)
+        return self.constants[key]
 
 
 def _step(counter: str, step: int) -> str:

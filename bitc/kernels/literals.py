@@ -95,6 +95,17 @@ def initializer(array: Array) -> str:
     return ",\n".join(f"    {line}" for line in lines)
 
 
+def words(data: bytes) -> str:
+    """The lines between the braces of an array of uint64_t that holds these bytes, little-endian, zeros at the end."""
+    digits = np.frombuffer(data + bytes(-len(data) % 8), "<u8").astype(">u8").tobytes().hex().encode()
+    text = np.empty((len(digits) // 16, 21), np.uint8)
+    text[:, :2] = np.frombuffer(b"0x", np.uint8)
+    text[:, 2:18] = np.frombuffer(digits, np.uint8).reshape(-1, 16)
+    text[:, 18:] = np.frombuffer(b"u, ", np.uint8)
+    flat, width = text.tobytes().decode(), 5 * 21
+    return ",\n".join(f"    {flat[i : i + width].rstrip(', ')}" for i in range(0, len(flat), width))
+
+
 def c_number(value: float, dtype: DType) -> str:
     """A literal of a dense dtype."""
     if not dtype.is_float:
