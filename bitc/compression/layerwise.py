@@ -33,6 +33,11 @@ class LayerStep:
     ends = True
     """Whether the first and the last layer are changed without being named: few bits cost most there."""
 
+    @property
+    def by_tap(self) -> bool:
+        """Whether the channels of a tap are neighbours, as kernels take them, rather than the taps of a channel."""
+        return False
+
     def start(self, w: Doubles, h: Doubles) -> Replacement:
         """Decide for weights [O, K] of a layer whose inputs have the Hessian [K, K]. Every step has its own."""
         raise NotImplementedError(type(self).__name__)
@@ -65,7 +70,7 @@ class LayerStep:
         spared |= set() if self.ends else {layer.name for layer in (*layers[:1], *layers[-1:])}
         for layer in work.choice.layers(work.model, spared):
             x, w = work.inputs(layer.name), work.model.weights(layer)
-            errors[layer.name] = relative(outputs(x, w), outputs(x, replaced(self, w, x)))
+            errors[layer.name] = relative(outputs(x, w), outputs(x, replaced(self, w, x, layer.taps)))
         return sorted(errors, key=lambda name: errors[name])
 
     def apply(self, work: Work, name: str) -> Outcome:
@@ -73,7 +78,7 @@ class LayerStep:
         layer, target, trial = work.model.layer(name), work.target(name), work.trial()
         x = self.inputs(trial, layer, work.inputs(name))
         wanted, _ = refitted(work.model.weights(layer), x, target)
-        w, bias = self.adapt(replaced(self, wanted, x), x, target)
+        w, bias = self.adapt(replaced(self, wanted, x, layer.taps), x, target)
         outcome = self._accept(work, trial, name, w, bias, x)
         if not outcome.kept:
             work.adapters[name] = self.adapt
@@ -103,15 +108,20 @@ def adapted(work: Work, name: str, w: Floats, x: Sequence[Floats]) -> tuple[Floa
     return adapt(w, x, work.target(name))
 
 
-def replaced(step: LayerStep, w: Floats, x: Sequence[Floats]) -> Floats:
-    """Weights [O, K] after a step; `x` is what they are multiplied with, per group [P, K]."""
+def replaced(step: LayerStep, w: Floats, x: Sequence[Floats], taps: int = 1) -> Floats:
+    """Weights [O, K] after a step; `x` is what they are multiplied with, per group [P, K]; K runs over channels and the
+    taps of each."""
     per_group = len(w) // len(x)
-    parts = []
+    order = np.arange(w.shape[1])
+    if step.by_tap:
+        order = order.reshape(-1, taps).T.reshape(-1)
+    result = np.empty(w.shape, np.float32)
     for g, patches in enumerate(x):
-        rows = w[g * per_group : (g + 1) * per_group].astype(np.float64)
-        h = hessian(patches)
-        parts.append(compensated(rows, h, step.start(rows, h)))
-    return np.concatenate(parts).astype(np.float32)
+        outputs_of = slice(g * per_group, (g + 1) * per_group)
+        rows = w[outputs_of, order].astype(np.float64)
+        h = hessian(patches[:, order])
+        result[outputs_of, order] = compensated(rows, h, step.start(rows, h))
+    return result
 
 
 def corrected(w: Floats, x: Sequence[Floats], target: Doubles) -> tuple[Floats, Floats]:

@@ -20,8 +20,9 @@ from bitc.compression.layerwise import LayerStep, refitted
 @dataclass(frozen=True)
 class Prune(LayerStep):
     """`sparsity`: share of zeros to reach; ignored for N:M. `pattern`: ``any``, ``N:M`` (N of every M weights of a row
-    stay), or ``RxC`` (blocks of R outputs by C weights of a row go together). `by`: ``saliency`` or ``magnitude``.
-    `levels`: in how many steps the sparsity is reached; between steps the remaining weights adapt."""
+    stay), or ``RxC`` (blocks of R outputs by C weights of a row go together); neighbours are channels of one tap. `by`:
+    ``saliency`` or ``magnitude``. `levels`: in how many steps the sparsity is reached; between steps the remaining
+    weights adapt."""
 
     sparsity: float = 0.5
     pattern: str = "any"
@@ -39,6 +40,10 @@ class Prune(LayerStep):
             raise ValueError("by must be saliency or magnitude")
         if not 1 <= self.levels <= 16:
             raise ValueError("levels must be 1 to 16")
+
+    @property
+    def by_tap(self) -> bool:
+        return self.pattern != "any"
 
     @property
     def pair(self) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,11 @@ class Layer:
     def size(self) -> int:
         """Number of weights."""
         return self.outputs * self.inner
+
+    @property
+    def taps(self) -> int:
+        """Weights per channel of an output."""
+        return 1 if self.spatial is None else prod(self.spatial.kernel)
 
 
 class EditableModel:

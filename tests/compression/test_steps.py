@@ -79,6 +79,12 @@ def test_n_of_m(n: int, m: int) -> None:
     assert ((after(f"prune:pattern={n}:{m}").reshape(12, -1, m) != 0).sum(axis=2) == n).all()
 
 
+def test_neighbours_are_channels_of_a_tap() -> None:
+    step = Prune(pattern="2:4")
+    w = replaced(step, W[:, :36], [X[:, :36]], taps=9)  # four channels of nine taps
+    assert ((w.reshape(12, 4, 9) != 0).sum(axis=1) == 2).all()
+
+
 def test_a_rest_shorter_than_m() -> None:
     mask = Prune(pattern="2:4").mask(np.abs(RNG.normal(size=(3, 7))))
     assert (mask[:, :4].sum(axis=1) == 2).all() and (mask[:, 4:].sum(axis=1) == 2).all()
