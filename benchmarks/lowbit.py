@@ -19,7 +19,7 @@ from bitc import runners
 from bitc.ir.dtypes import BIT1, FLOAT32, INT8, TERN, UINT1, UINT2, UINT4, UINT8, DType
 from bitc.ir.graph import Node, Value, constant
 from bitc.ir.types import Quant, TensorType
-from bitc.ops.epilogue import Affine, Epilogue, Levels, Threshold
+from bitc.ops.epilogue import Affine, Bases, Epilogue, Levels, Threshold
 from bitc.ops.linear import Conv2D
 from bitc.ops.window import Window
 from bitc.target import Target
@@ -28,8 +28,9 @@ RESULTS = Path(__file__).with_name("lowbit.json")
 TARGETS = ("cortex-m0plus", "cortex-m4", "aarch64", "wasm32-simd128")
 SIZE, CHANNELS = 16, 64
 MACS = SIZE * SIZE * CHANNELS * CHANNELS * 9
-LAYERS: tuple[tuple[str, DType, DType, Sequence[int], DType], ...] = (
+LAYERS: tuple[tuple[str, DType, DType, Sequence[float], DType], ...] = (
     ("bits by bits", BIT1, BIT1, (), BIT1),
+    ("bits by two bases of bits", BIT1, BIT1, (1.0, 0.4), BIT1),
     ("bits by trits", BIT1, TERN, (-1, 0, 1), BIT1),
     ("trits by trits", TERN, TERN, (-1, 0, 1), BIT1),
     ("bits by 2-bit weights", BIT1, INT8, (-3, -1, 1, 3), BIT1),
@@ -44,13 +45,14 @@ LAYERS: tuple[tuple[str, DType, DType, Sequence[int], DType], ...] = (
     ("bytes by trits", UINT8, TERN, (-1, 0, 1), BIT1),
     ("reals by trits", FLOAT32, TERN, (-1, 0, 1), BIT1),
 )
-"""Name, types of activations and weights, values of the weights, type of the output."""
+"""Name, types of activations and weights, values of the weights (factors of the bases, of bits), type of the output."""
 
 
-def node(name: str, x: DType, w: DType, values: Sequence[int], y: DType) -> Node:
+def node(name: str, x: DType, w: DType, values: Sequence[float], y: DType) -> Node:
     """One layer."""
     rng = np.random.default_rng(0)
-    shape = (CHANNELS, 3, 3, CHANNELS)
+    count = max(len(values), 1) if w is BIT1 else 1
+    shape = (count * CHANNELS, 3, 3, CHANNELS)
     if w is BIT1:
         codes = rng.random(shape) < 0.5
     elif values:
@@ -63,12 +65,17 @@ def node(name: str, x: DType, w: DType, values: Sequence[int], y: DType) -> Node
     epilogue: Epilogue = Threshold(Quant.two_valued(-1, 1)) if y is BIT1 else Levels(Quant(), y, steps)
     if y is FLOAT32:
         epilogue, t = Affine(), rng.normal(size=(2, CHANNELS)).astype(np.float32)
+    params = list(t)
+    if count > 1:
+        factor = np.rint(np.reshape(values, (-1, 1)) * rng.uniform(0.8, 1.0, (count, CHANNELS)) * 2**30)
+        epilogue = Bases(count, Threshold(Quant.two_valued(-1, 1)))
+        params = [factor.astype(np.int32), t[0].astype(np.int64) * 2**30]
     data = Value(f"x {name}", TensorType((1, SIZE, SIZE, CHANNELS), x))
     weights = Value("w", TensorType(shape, w), codes)
     op = Conv2D(Window((3, 3), pads=(1, 1, 1, 1)), epilogue=epilogue)
-    params = [constant("p", p) for p in t]
-    (kind,) = op.infer(data.type, weights.type, *(p.type for p in params))
-    return Node(op, (data, weights, *params), (Value(name, kind),), name)
+    consts = [constant("p", p) for p in params]
+    (kind,) = op.infer(data.type, weights.type, *(p.type for p in consts))
+    return Node(op, (data, weights, *consts), (Value(name, kind),), name)
 
 
 def run(names: Sequence[str] = TARGETS) -> dict[str, dict[str, dict[str, Any]]]:

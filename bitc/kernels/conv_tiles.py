@@ -1,9 +1,12 @@
-"""Convolution of bits with bits on vector units, in register tiles of outputs x pixels.
+"""Convolution of bits with bits or trits on vector units, in register tiles of outputs x pixels.
 
 ``dot = valid - 2 * pop`` with ``pop = popcount(x ^ w)`` over the taps inside the input. So the output bit
 ``dot < t``, for integer t, is ``2 * pop > valid - t``, which is ``pop > floor((valid - t) / 2)``: one comparison of a
 vector of counts with a constant for each output and number of valid taps. A flipped channel (low where ``dot > t``)
 is a plain one with inverted weights: then ``dot' = -dot``, and ``dot > t`` is ``dot' < -t``.
+
+Trits have a plane of signs s and one z of what is not zero: ``pop = popcount((x ^ s) & z)``, and `valid`, the number of
+nonzero weights whose taps are inside, is another one for each output.
 """
 
 from __future__ import annotations
@@ -14,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from bitc.ir.dtypes import BIT1
+from bitc.ir.dtypes import BIT1, TERN
 from bitc.ir.graph import Array, Node
 from bitc.ir.types import TensorType
 from bitc.kernels.epilogues import conv_epilogue
 from bitc.kernels.geometry import geometry
+from bitc.kernels.pack import planes
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
-from bitc.kernels.tiles import Region, TileIsa, Tiling, pack_tiles, tile_isas
+from bitc.kernels.tiles import Region, TileIsa, Tiling, pack_planes, tile_isas
 from bitc.kernels.work import Work, put
 from bitc.ops.epilogue import Bases, Levels, TernThreshold, bases
 from bitc.ops.linear import Conv2D
@@ -52,11 +56,12 @@ def row_words(x: TensorType, word: int, isa: TileIsa) -> int:
 def accepts(node: Node, target: Target) -> str:
     op, x, w = node.op, node.input(0), node.input(1)
     assert isinstance(op, Conv2D)
-    isas = tile_isas(target)
+    isas = _isas(node, target)
     return first_reason(
-        (bool(isas), "no vector unit with a tile kernel"),
+        (bool(tile_isas(target)), "no vector unit with a tile kernel"),
         (x.type.dtype is BIT1, f"activations are {x.type.dtype}, not bit1"),
-        (w.type.dtype is BIT1, f"weights are {w.type.dtype}, not bit1"),
+        (w.type.dtype in (BIT1, TERN), f"weights are {w.type.dtype}, neither bits nor trits"),
+        (bool(isas), "no primitive for trits"),
         (w.is_const, "weights are computed"),
         (not op.planar, "planes of an image"),
         (not isinstance(op.epilogue, Levels), "the output has binary digits"),
@@ -68,6 +73,11 @@ def accepts(node: Node, target: Target) -> str:
     ) or first_reason((any(words(x.type, w.shape[3], i) for i in isas), "rows or groups are not whole words"))
 
 
+def _isas(node: Node, target: Target) -> list[TileIsa]:
+    """The instruction sets that count the node's weights."""
+    return [i for i in tile_isas(target) if node.input(1).type.dtype is not TERN or i.trits]
+
+
 def tilings(node: Node, target: Target) -> list[Tiling]:
     """The tiles that need the fewest instructions, for a node that the row accepts: those of all outputs (of a group),
     or whole ones and then one of fewer outputs."""
@@ -76,9 +86,9 @@ def tilings(node: Node, target: Target) -> list[Tiling]:
     geo, outputs = geometry(x, op.window), w.shape[0] // op.group
     offers = [
         offer
-        for isa in tile_isas(target)
+        for isa in _isas(node, target)
         for word in words(x, w.channels, isa)
-        for offer in Tiling.offers(isa, geo, word, w.channels, row_words(x, word, isa), outputs)
+        for offer in Tiling.offers(isa, geo, word, w.channels, row_words(x, word, isa), outputs, w.dtype.planes)
         if _whole(offer, bases(op.epilogue))
     ]
     return min(offers, key=lambda offer: sum(plan.instructions for plan in offer) * (TWICE if len(offer) > 1 else 1))
@@ -110,19 +120,26 @@ def _part(node: Node, e: dict[str, Any], params: tuple[Arg, ...], plan: Tiling, 
     isa, per_group, count = plan.isa, w.shape[0] // op.group, bases(op.epilogue)
     of_group = first + _side_by_side(plan, count)
     chosen = (np.arange(op.group)[:, None] * per_group + of_group).reshape(-1)
-    signs = w.array.astype(np.bool_)
+    signs = w.array < 0 if w.type.dtype is TERN else w.array.astype(np.bool_)
+    parts = planes(w.array)
+    nonzero = parts[1] if len(parts) > 1 else np.ones(signs.shape, np.bool_)
+    inside = [nonzero[:, r.ky.start : r.ky.stop, r.kx.start : r.kx.stop] for r in plan.classes.values()]
+    valid = np.stack([n.reshape(len(n), -1).sum(axis=1) for n in inside])  # [class, output]
     if count > 1:
         outputs = np.unique(chosen // count)
         params = tuple(_chosen(a, chosen if a.name == "factor" else outputs) for a in params)
         if e["word"]:
             params = _sum_limits(params, plan, count, w.shape[3])
     elif e["word"]:
-        signs, limits = _thresholds(signs, {a.name: a.operand for a in params}, plan)
+        signs, limits = _thresholds(signs, valid, {a.name: a.operand for a in params})
         params = (Arg("limit", Packed(plan.in_lanes(limits[..., chosen], op.group), "limit")),)
     else:
         params = tuple(_chosen(a, chosen) for a in params)
+        if w.type.dtype is TERN:
+            params += (Arg("nonzero", Packed(valid[:, chosen].astype(np.int16).reshape(-1), "nonzero", False)),)
     lanes, blocks = (plan.outputs, 1) if plan.short else (plan.lanes, plan.blocks)
-    packed = [pack_tiles(g, plan.word, lanes, blocks).view(np.uint8) for g in np.split(signs[chosen], op.group)]
+    groups = zip(*(np.split(p[chosen], op.group) for p in (signs, nonzero)[: plan.planes]), strict=True)
+    packed = [pack_planes(g, plan.word, lanes, blocks) for g in groups]
     size = sum(p.size for p in packed) + plan.w_beyond
     weights = np.zeros(-(-size // 8), np.uint64)
     weights.view(np.uint8)[: size - plan.w_beyond] = np.concatenate(packed)
@@ -159,14 +176,15 @@ def _part(node: Node, e: dict[str, Any], params: tuple[Arg, ...], plan: Tiling, 
 
 
 def _sum_limits(params: tuple[Arg, ...], plan: Tiling, count: int, channels: int) -> tuple[Arg, ...]:
-    """Limits ``[output, tap count]`` for counts c instead of accumulators ``valid - 2 * c``: with factors m,
+    """Limits ``[tile, class, output]`` for counts c instead of accumulators ``valid - 2 * c``: with factors m,
     low iff sum m * c > (valid * sum m - t) / 2."""
     named = {p.name: p.operand.data for p in params if isinstance(p.operand, Packed)}
     own = min(plan.outputs, plan.lanes * plan.blocks)
     total = named["factor"].reshape(-1, count, own // count).sum(axis=1, dtype=np.int64).reshape(-1)
     t = named["t"]
-    limit = (np.array(plan.tap_counts) * channels * total[:, None] - t[:, None]) // 2
-    order = limit.reshape(-1, own // count, len(plan.tap_counts)).swapaxes(1, 2).reshape(-1)
+    valid = np.array([r.taps * channels for r in plan.classes.values()])
+    limit = (valid * total[:, None] - t[:, None]) // 2
+    order = limit.reshape(-1, own // count, len(valid)).swapaxes(1, 2).reshape(-1)
     return (params[0], Arg("limit", Packed(order.astype(t.dtype), "limit")))
 
 
@@ -179,22 +197,21 @@ def _chosen(param: Arg, outputs: Array) -> Arg:
 
 def _numbers(r: Region, plan: Tiling, x_row: int, channels: int) -> list[int]:
     """A region as the loops take it: pixels, columns, byte offset in x, pixel offset in y, byte offset in the weights
-    of a tile, kernel rows, kernel columns, number of its limits, products."""
+    of a tile, kernel rows, kernel columns, number of its class, products."""
     geo, first = plan.geo, r.oy * plan.geo.ow + r.ox
     source = weights = 0
     if r.taps:
         y, x = r.oy * geo.sy - geo.pt + r.ky[0] * geo.dy, r.ox * geo.sx - geo.pl + r.kx[0] * geo.dx
         source = (y * geo.w + x) * x_row
         weights = (r.ky[0] * geo.kw + r.kx[0]) * plan.tap * plan.w_step
-    limits = plan.tap_counts.index(r.taps)
+    limits = list(plan.classes).index(plan.key(r))
     return [r.count, r.cols, source, first, weights, len(r.ky), len(r.kx), limits, r.taps * channels]
 
 
-def _thresholds(signs: Array, params: dict[str, Any], plan: Tiling) -> tuple[Array, Array]:
-    """Weights with flipped channels inverted, and ``floor((valid - t) / 2)`` as ``[tables, tap counts, outputs]``."""
+def _thresholds(signs: Array, valid: Array, params: dict[str, Any]) -> tuple[Array, Array]:
+    """Weights with flipped channels inverted, and ``floor((valid - t) / 2)`` as ``[tables, classes, outputs]``."""
     flip = params["flip"].data != 0 if "flip" in params else np.zeros(1, np.bool_)
     flip = np.broadcast_to(flip, signs.shape[:1])
-    valid = np.array(plan.tap_counts, np.int64)[:, None] * signs.shape[3]
     names = [name for name in ("t", "t_low", "t_high") if name in params]
     tables = []
     for name in names:

@@ -6,6 +6,7 @@ side by side. So no sum over lanes is needed, and comparing with thresholds give
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -42,6 +43,8 @@ class TileIsa:
     """Instructions that bring a vector of weights, and the activations of a pixel, per step."""
     finish: float
     """Instructions from an accumulator to stored bits."""
+    trits: float = 0.0
+    """As `step`, for weights that are trits; 0: there is no primitive for them."""
     pairs: bool = False
     """Whether two steps at once are cheaper."""
     expanded: bool = False
@@ -62,6 +65,7 @@ PRICES: Work = {
     "run pixels": 1.0,
     "tile pixels": 8.0,  # finding a pixel
     "counts": 0.0,  # this and the others depend on the instruction set
+    "trit counts": 0.0,
     "weights": 0.0,
     "inputs": 0.0,
     "blocks": 0.0,
@@ -77,20 +81,20 @@ X86 = ("isa/tile_x86.j2",)
 # time, they are weighted so that they rank tiles as measured. Compilers spill with more sums than there is `room` for.
 TILE_ISAS = (
     TileIsa("isa/tile_avx512.j2", "x86", frozenset({"avx512f", "avx512bw", "avx512vpopcntdq"}), {64: 8},
-            512, 32, 3, 2, step=2.5, load_w=1.0, load_x=1.0, finish=5.0, pairs=True, shared=X86),
+            512, 32, 3, 2, step=2.5, load_w=1.0, load_x=1.0, finish=5.0, trits=3.0, pairs=True, shared=X86),
     TileIsa("isa/tile_avx512.j2", "x86", frozenset({"avx512f", "avx512bw", "avx512vpopcntdq"}), {32: 16},
-            512, 32, 3, 2, step=3.3, load_w=1.0, load_x=1.0, finish=5.0, pairs=True, shared=X86),
+            512, 32, 3, 2, step=3.3, load_w=1.0, load_x=1.0, finish=5.0, trits=4.0, pairs=True, shared=X86),
     TileIsa("isa/tile_avx2.j2", "x86", frozenset({"avx2"}), {8: 32},
             256, 12, 1, 2, step=4.0, load_w=4.0, load_x=4.0, finish=20.0, expanded=True, flush=31, even_odd=True,
             shared=X86),
     TileIsa("isa/tile_neon.j2", "aarch64", frozenset({"neon"}), {64: 8, 32: 8, 16: 8},
-            128, 24, 1, 1, step=3.0, load_w=0.5, load_x=1.0, finish=12.0),
+            128, 24, 1, 1, step=3.0, load_w=0.5, load_x=1.0, finish=12.0, trits=4.0),
     TileIsa("isa/tile_neon.j2", "arm-a", frozenset({"neon"}), {64: 8, 32: 8, 16: 8},
-            128, 9, 1, 1, step=3.0, load_w=1.0, load_x=1.0, finish=20.0),
+            128, 9, 1, 1, step=3.0, load_w=1.0, load_x=1.0, finish=20.0, trits=4.0),
     TileIsa("isa/tile_simd128.j2", "wasm", frozenset({"simd128"}), {64: 8},
-            128, 12, 1, 1, step=3.0, load_w=1.0, load_x=1.0, finish=20.0, flush=31),
+            128, 12, 1, 1, step=3.0, load_w=1.0, load_x=1.0, finish=20.0, trits=4.0, flush=31),
     TileIsa("isa/tile_simd128.j2", "wasm", frozenset({"simd128"}), {32: 8, 16: 8},
-            128, 12, 1, 1, step=3.5, load_w=1.0, load_x=2.0, finish=20.0, flush=31),
+            128, 12, 1, 1, step=3.5, load_w=1.0, load_x=2.0, finish=20.0, trits=4.5, flush=31),
 )  # fmt: skip
 
 
@@ -147,6 +151,12 @@ def pack_tiles(w: Array, word: int, lanes: int, blocks: int) -> Array:
     return padded.reshape(-1, blocks, lanes, *words.shape[1:]).transpose(0, 3, 4, 1, 2).reshape(-1)
 
 
+def pack_planes(planes: Sequence[Array], word: int, lanes: int, blocks: int) -> Array:
+    """The same of several planes of weights, as bytes: in each step of a tile those of the first, then the next one."""
+    steps = [pack_tiles(p, word, lanes, blocks).reshape(-1, lanes * blocks) for p in planes]
+    return np.stack(steps, axis=1).reshape(-1).view(np.uint8)
+
+
 def unpack_tiles(words: Array, shape: tuple[int, int, int, int], word: int, lanes: int, blocks: int) -> Array:
     """Inverse of `pack_tiles`, for weights of `shape`."""
     outputs, kh, kw, channels = shape
@@ -174,23 +184,28 @@ class Tiling:
     """Blocks of outputs per tile."""
     pixels: int
     """Pixels per tile, in regions that have so many; one elsewhere."""
+    planes: int = 1
+    """Planes of the weights: 2 for trits."""
 
     @staticmethod
-    def offers(isa: TileIsa, geo: Geometry, word: int, channels: int, row: int, outputs: int) -> list[list[Tiling]]:
+    def offers(
+        isa: TileIsa, geo: Geometry, word: int, channels: int, row: int, outputs: int, planes: int = 1
+    ) -> list[list[Tiling]]:
         """Whole tiles of each size that fits in the registers, and a tile for the outputs that are left. `row` is the
         length in words of a row of activations, which has other words than those of the `channels` if there are
         groups."""
         tap, found = -(-channels // word), regions(geo)
         adjacent = geo.dx == 1 and row == tap
         lanes, vectors = isa.lanes[word], isa.lanes[word] * word // isa.register
-        most = isa.room // vectors // (isa.per_sum + isa.per_weight)
+        per_weight = planes * isa.per_weight
+        most = isa.room // vectors // (isa.per_sum + per_weight)
 
         def tiles(count: int, blocks: int) -> list[Tiling]:
             """With every number of pixels."""
             return [
-                Tiling(isa, geo, found, word, tap, adjacent, count, blocks, pixels)
+                Tiling(isa, geo, found, word, tap, adjacent, count, blocks, pixels, planes)
                 for pixels in range(1, isa.room + 1)
-                if blocks * vectors * (pixels * isa.per_sum + isa.per_weight) <= isa.room
+                if blocks * vectors * (pixels * isa.per_sum + per_weight) <= isa.room
             ]
 
         offers = []
@@ -200,10 +215,14 @@ class Tiling:
             offers.append([min(tiles(*part), key=lambda t: t.instructions) for part in parts if part[0]])
         return offers
 
-    @property
-    def tap_counts(self) -> list[int]:
-        """The numbers of taps inside the input that occur."""
-        return sorted({r.taps for r in self.regions})
+    def key(self, r: Region) -> tuple[int, ...]:
+        """What the products inside depend on: with bits the number of taps, with trits the taps themselves."""
+        return (r.taps,) if self.planes == 1 else (r.ky.start, r.ky.stop, r.kx.start, r.kx.stop)
+
+    @cached_property
+    def classes(self) -> dict[tuple[int, ...], Region]:
+        """A region for each key that occurs."""
+        return dict(sorted({self.key(r): r for r in self.regions}.items()))
 
     @property
     def lanes(self) -> int:
@@ -228,6 +247,11 @@ class Tiling:
     @property
     def w_step(self) -> int:
         """Bytes of weights per step and tile."""
+        return self.planes * self.w_plane
+
+    @property
+    def w_plane(self) -> int:
+        """Bytes of those of one plane."""
         return (self.outputs if self.short else self.blocks * self.lanes) * self.word // 8
 
     @property
@@ -238,7 +262,7 @@ class Tiling:
     @property
     def w_beyond(self) -> int:
         """Bytes that the last step loads beyond its weights."""
-        return self.blocks * self.w_block - self.w_step
+        return self.blocks * self.w_block - self.w_plane
 
     @property
     def w_tile(self) -> int:
@@ -282,8 +306,8 @@ class Tiling:
             runs = tiles * len(r.ky) * (1 if self.adjacent else len(r.kx))
             steps = tiles * r.taps * self.tap
             terms[f"{fixed}steps"] += steps
-            terms["counts"] += steps * self.blocks * p * vectors
-            terms["weights"] += steps * self.blocks * vectors
+            terms["counts" if self.planes == 1 else "trit counts"] += steps * self.blocks * p * vectors
+            terms["weights"] += steps * self.blocks * vectors * self.planes
             terms["inputs"] += steps * p
             terms[f"{fixed}runs"] += runs
             terms["run pixels"] += runs * p
@@ -295,12 +319,13 @@ class Tiling:
     def instructions(self) -> float:
         """Estimate for `work`, by which tiles are compared."""
         isa = self.isa
-        prices = PRICES | {"counts": isa.step, "weights": isa.load_w, "inputs": isa.load_x, "blocks": isa.finish}
+        own = {"counts": isa.step, "trit counts": isa.trits, "weights": isa.load_w, "inputs": isa.load_x}
+        prices = PRICES | own | {"blocks": isa.finish}
         return sum(prices[term] * n for term, n in self.work.items())
 
     def in_lanes(self, limits: Array, groups: int) -> Array:
-        """``[tables, tap counts, outputs of all groups]`` in the order in which tiles compare: ``[group, tile, tap
-        count, table, lane]``, flat. Lanes without an output get limits that give zero bits."""
+        """``[tables, classes, outputs of all groups]`` in the order in which tiles compare: ``[group, tile, class,
+        table, lane]``, flat. Lanes without an output get limits that give zero bits."""
         tables = limits.shape[0]
         full = np.full((*limits.shape[:2], groups, self.padded), NEVER, np.int16)
         if tables == 2:

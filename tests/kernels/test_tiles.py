@@ -22,7 +22,7 @@ from bitc.ops.linear import Conv2D
 from bitc.ops.window import Window
 from bitc.runners import available
 from bitc.target import Target
-from tests.kernels.harness import assert_same, bits, compile_graph, merge, random_feeds, run_on_target, single
+from tests.kernels.harness import assert_same, bits, compile_graph, merge, random_feeds, run_on_target, single, trits
 
 TARGETS = ("x86-64-v4", "x86-64-v3", "aarch64", "armv7-neon", "wasm32-simd128")
 PM = Quant.two_valued(-1, 1)
@@ -84,6 +84,22 @@ def test_awkward_sizes(target: str, window: str, tmp_path: Path, monkeypatch: py
     for i, (c, o) in enumerate(SIZES):
         x = TensorType((1 + i % 2, 6 + i % 3, 5 + i, c), BIT1)
         graphs.append(case(x, bits(rng, o, *WINDOWS[window].kernel, c), WINDOWS[window], i + len(window)))
+    graph = merge(graphs)
+    check(graph, target, tmp_path, monkeypatch, random_feeds(graph))
+
+
+@pytest.mark.parametrize("target", [t for t in TARGETS if t != "x86-64-v3"])
+def test_trits(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights -1, 0, 1; some outputs have none but zeros."""
+    rng, graphs = np.random.default_rng(6), []
+    for i, (c, o) in enumerate(SIZES):
+        window = list(WINDOWS.values())[i % len(WINDOWS)]
+        w = trits(rng, o, *window.kernel, c)
+        w.array[i % o] = 0
+        graphs.append(case(TensorType((1 + i % 2, 6 + i % 3, 5 + i, c), BIT1), w, window, i))
+    for which in (1, 3, 5):
+        x, w = TensorType((2, 5, 6, 192), BIT1), trits(rng, 24, 3, 3, 64)
+        graphs.append(case(x, w, WINDOWS["3x3"], which, 3))
     graph = merge(graphs)
     check(graph, target, tmp_path, monkeypatch, random_feeds(graph))
 
