@@ -15,8 +15,9 @@ from bitc.kernels import Goal, Selection, assign_layouts, choose_few_bits, selec
 from bitc.lower import RowCache, lower
 from bitc.ops.repeat import with_bodies
 from bitc.schedule import order, plan_memory
+from bitc.schedule.estimate import macs
 from bitc.schedule.rows_first import rows_first
-from bitc.schedule.search import Point, candidates
+from bitc.schedule.search import Point, by_work, candidates
 from bitc.schedule.streaming import by_rows
 from bitc.target import Target
 
@@ -74,7 +75,7 @@ class Planner:
     @cached_property
     def by_layers(self) -> Planned:
         """The plan without stages."""
-        graph = self._by_rows[0] if self.stream else self._laid_out(self.graph)
+        graph = self._by_rows if self.stream else self._laid_out(self.graph)
         return self._lowered(Schedule(graph), self._fast)
 
     @cached_property
@@ -87,16 +88,19 @@ class Planner:
         return _Kernels(replace(self.target, memory=replace(self.target.memory, ram=LEAN)))
 
     @cached_property
-    def _by_rows(self) -> tuple[Graph, list[Point]]:
+    def _by_rows(self) -> Graph:
         kept = tuple(i for i, _ in self.states)
-        graph = self._laid_out(by_rows(self.graph, kept) if self.stream else rows_first(self.graph))
-        return graph, candidates(graph)
+        return self._laid_out(by_rows(self.graph, kept) if self.stream else rows_first(self.graph))
+
+    @cached_property
+    def _points(self) -> list[Point]:
+        """Memory against multiply-accumulates."""
+        return candidates(self._by_rows)
 
     def front(self) -> list[Planned]:
         """Plans of which none needs both less memory and less work than another, least work first."""
-        graph, points = self._by_rows
-        found = [self.by_layers, self._lowered(Schedule(graph), self._lean)]
-        found += [self._at(p, self._lean) for p in thinned([p for p in points if p.stages], SHOWN)]
+        found = [self.by_layers, self._lowered(Schedule(self._by_rows), self._lean)]
+        found += [self._at(p, self._lean) for p in thinned([p for p in self._points if p.stages], SHOWN)]
         found.sort(key=lambda p: (p is not self.by_layers, round(p.mac_factor, 4), p.plan.arena_bytes))
         best: list[Planned] = []
         for p in found:
@@ -106,8 +110,9 @@ class Planner:
 
     def choose(self, max_overhead: float | None = None) -> Planned:
         """The least memory within `max_overhead`, a factor of multiply-accumulates, if that is given; else the least
-        work that fits the target's RAM, or the least memory if nothing fits. Where the input comes by rows, the least
-        memory without extra work is taken if it fits."""
+        extra work that fits the target's RAM (of as many multiply-accumulates, the least calls and copies), or the
+        least memory if nothing fits. Where the input comes by rows, the least memory without extra work is taken if it
+        fits."""
         if max_overhead is not None:
             return self._least_memory(max_overhead)
         best = self._least_memory(1.0) if self.stream else self.by_layers
@@ -115,8 +120,9 @@ class Planner:
         if limit is None or best.ram_bytes <= limit:
             return best
         room = limit - (best.ram_bytes - best.plan.arena_bytes)
-        points = self._by_rows[1]
-        for point in thinned([p for p in points if p.bytes <= room] or points[-1:], TRIED):
+        points = [p for p in (*self._points, *candidates(self._by_rows, by_work)) if p.bytes <= room]
+        points.sort(key=lambda p: (p.macs, p.work))
+        for point in thinned(points or self._points[-1:], TRIED):
             for kernels in (self._fast, self._lean):
                 found = self._at(point, kernels)
                 best = min(best, found, key=lambda p: p.plan.arena_bytes)
@@ -127,13 +133,13 @@ class Planner:
     def _least_memory(self, max_overhead: float) -> Planned:
         if max_overhead < 1:
             raise UsageError(f"--max-overhead {max_overhead:g} is below 1", hint="1.25 allows a quarter of extra work")
-        _, points = self._by_rows
-        allowed = [p for p in points if p.macs <= max_overhead * points[0].macs][-TRIED:]
+        most = max_overhead * macs(self._by_rows.nodes)
+        allowed = [p for p in self._points if p.macs <= most][-TRIED:]
         found = [self.by_layers, *(self._at(p, self._lean) for p in allowed)]
         return min((p for p in found if p.mac_factor <= max_overhead), key=lambda p: p.plan.arena_bytes)
 
     def _at(self, point: Point, kernels: _Kernels) -> Planned:
-        return self._lowered(Schedule(self._by_rows[0], point.stages), kernels)
+        return self._lowered(Schedule(self._by_rows, point.stages), kernels)
 
     def _laid_out(self, graph: Graph) -> Graph:
         graph = with_bodies(graph, self._laid_out)

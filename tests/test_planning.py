@@ -23,6 +23,7 @@ from bitc.ops.quantize import Requantize
 from bitc.ops.window import Window
 from bitc.planning import Planned, Planner
 from bitc.schedule.rows_first import rows_first
+from bitc.schedule.search import by_work, candidates
 from tests.codegen.nets import SAME
 from tests.kernels.harness import Compiled, assert_same, call, portable, random_feeds, shared_library
 from tests.schedule.drawn import Net
@@ -92,6 +93,15 @@ def test_what_fits_is_chosen(planner: Planner) -> None:
         chosen = replace(planner, target=replace(TARGET, memory=memory)).choose()
         assert chosen.ram_bytes <= wanted.ram_bytes
         assert chosen.mac_factor <= wanted.mac_factor
+
+
+def test_calls_and_copies_count_where_memory_is_given(planner: Planner) -> None:
+    """Strips that keep columns multiply nothing twice; they are not free."""
+    front = candidates(rows_first(planner.graph), by_work)
+    assert [p.work for p in front] == sorted(p.work for p in front)
+    assert all(p.work > p.macs for p in front if p.stages)
+    simple = [p for p in front if p.macs == front[0].macs]
+    assert len(simple) > 2 and simple[-1].bytes < simple[0].bytes
 
 
 def test_the_least_memory_within_an_overhead(planner: Planner) -> None:

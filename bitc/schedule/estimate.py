@@ -14,13 +14,18 @@ from bitc.schedule.columns import Strip, fault, store_bytes, stores, strips
 from bitc.schedule.parts import Parts, parts
 from bitc.schedule.rows import Make, RowPlan
 
+CALL = 50
+"""What a call takes, in multiply-accumulates; copying a byte takes about one."""
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes of line buffers alive at once, and multiply-accumulates, those done twice included."""
+    """Bytes of line buffers alive at once; multiply-accumulates, those done twice included; and these with what calls
+    and copies of kept columns take."""
 
     bytes: int
     macs: int
+    work: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +52,17 @@ class StageEstimates:
         found = strips(running)
         if fault(running, found):
             return None
-        most = total = 0
+        most = total = extra = 0
         for strip in found:
             pixels = {v: strip.width(v) * (v.type.nbytes // v.type.rows) for v in strip.spans}
             size = {v: count * pixels[v] for v, count in rows.plan.capacity.items()}
             most = max(most, max((sum(size[v] for v in alive) for alive in rows.alive), default=0))
             total += sum(rows.made[n.output] * strip.making(n.output) * per_pixel(n) for n in running.nodes)
+            for y in (n.output for n in running.nodes if strip.width(n.output)):
+                kept = strip.kept(y)
+                extra += rows.made[y] * (CALL + (2 * CALL + 2 * kept * (y.type.nbytes // y.type.rows) if kept else 0))
         most += sum(store_bytes(v, columns) for v, columns in stores(running, found).items())
-        return Estimate(most, total)
+        return Estimate(most, total, total + extra)
 
     def halos(self, stage: Stage) -> dict[Value, int]:
         """Values of which strips next to each other need the same columns, and the bytes that keeping them takes."""

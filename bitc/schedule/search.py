@@ -7,7 +7,7 @@ on estimates.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bitc.ir.graph import Graph, Value
@@ -30,15 +30,29 @@ NO_WORK = 1 << 62
 
 @dataclass(frozen=True)
 class Point:
-    """A schedule: bytes of the arena, as estimated, and multiply-accumulates."""
+    """A schedule: bytes of the arena, as estimated, multiply-accumulates, and these with what calls and copies take."""
 
     bytes: int
     macs: int
+    work: int
     stages: tuple[Stage | Blocks, ...]
 
 
-def candidates(graph: Graph) -> list[Point]:
-    """Schedules of which none needs both less memory and less work than another, least work first."""
+Cost = Callable[[Point], int]
+
+
+def by_macs(point: Point) -> int:
+    """Multiply-accumulates."""
+    return point.macs
+
+
+def by_work(point: Point) -> int:
+    """Multiply-accumulates, calls and copies."""
+    return point.work
+
+
+def candidates(graph: Graph, cost: Cost = by_macs) -> list[Point]:
+    """Schedules of which none needs less memory at no higher cost than another, the least cost first."""
     graph = downstream(graph)
     cuts = _cuts(graph)
     live = _Live(graph)
@@ -46,23 +60,28 @@ def candidates(graph: Graph) -> list[Point]:
     blocks = [Blocks(nodes, SIZE) for nodes in chains(graph)]
     inside = {i for b in blocks for i in range(graph.nodes.index(b.nodes[0]) + 1, graph.nodes.index(b.nodes[-1]) + 1)}
     cuts = [c for c in cuts if c not in inside]
-    best: dict[int, list[Point]] = {0: [Point(0, 0, ())]}
+    best: dict[int, list[Point]] = {0: [Point(0, 0, 0, ())]}
     for k, stop in enumerate(cuts[1:], 1):
         found: list[Point] = []
         for start in cuts[:k]:
             for option in _options(graph, live, ok, blocks, start, stop, start == cuts[k - 1]):
                 found += [
-                    Point(max(p.bytes, option.bytes), p.macs + option.macs, p.stages + option.stages)
+                    Point(
+                        max(p.bytes, option.bytes),
+                        p.macs + option.macs,
+                        p.work + option.work,
+                        p.stages + option.stages,
+                    )
                     for p in best[start]
                 ]
-        best[stop] = pareto(found)
+        best[stop] = pareto(found, cost)
     return best[cuts[-1]]
 
 
-def pareto(points: Iterable[Point]) -> list[Point]:
-    """Those of which no other is better in one and as good in the other, at most `MOST`, least work first."""
+def pareto(points: Iterable[Point], cost: Cost) -> list[Point]:
+    """Those of which no other is better in one and as good in the other, at most `MOST`, the least cost first."""
     kept: list[Point] = []
-    for p in sorted(points, key=lambda p: (p.macs, p.bytes, len(p.stages))):
+    for p in sorted(points, key=lambda p: (cost(p), p.bytes, p.work, len(p.stages))):
         if not kept or p.bytes < kept[-1].bytes:
             kept.append(p)
     if len(kept) <= MOST:
@@ -79,12 +98,12 @@ def _options(
     found = []
     if adjacent:
         work, stages, sizes = macs(nodes), tuple(b for b in blocks if b.nodes[0] in nodes), dict[Value, int]()
-        found.append(Point(live.one_by_one(start, stop, sizes), work, ()))
+        found.append(Point(live.one_by_one(start, stop, sizes), work, work, ()))
         for b in stages:
             channels = b.nodes[0].output.type.channels
             sizes |= {n.output: n.output.type.nbytes * b.size // channels for n in b.nodes[:-1]}
         if stages:
-            found.append(Point(live.one_by_one(start, stop, sizes), work, stages))
+            found.append(Point(live.one_by_one(start, stop, sizes), work, work, stages))
     if not all(ok[start:stop]) or len(nodes) < 2:
         return found
     estimates = StageEstimates(graph, tuple(nodes))
@@ -93,7 +112,7 @@ def _options(
         estimate = estimates.of(stage)
         if estimate is not None:
             taken = nodes[-1].output.type.nbytes if overwritten(graph, stage) else 0
-            found.append(Point(around - taken + estimate.bytes, estimate.macs, (stage,)))
+            found.append(Point(around - taken + estimate.bytes, estimate.macs, estimate.work, (stage,)))
     return found
 
 
