@@ -186,6 +186,7 @@ def _int8(b: _Layers) -> None:
         b.add(INT8, INT8, k, count, 1, 1, gives=next(gives))
     for channels, size, kernel, stride in (
         (8, 24, 3, 1), (32, 10, 3, 1), (64, 6, 3, 2), (16, 13, 3, 2), (48, 5, 3, 1), (24, 8, 5, 1), (12, 17, 3, 1),
+        (80, 5, 5, 1), (36, 9, 5, 2), (128, 4, 3, 1),
     ):  # fmt: skip
         b.add(INT8, INT8, channels, channels, size, kernel, stride=stride, group=channels, gives="codes", zero=4)
         b.add(UINT8, INT8, channels, channels, size, kernel, group=channels, pad=False, gives="codes")

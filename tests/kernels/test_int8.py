@@ -147,14 +147,14 @@ def check(graph: Graph, target: Target, row: Variant, folder: Path, least: int) 
     "row, chip", [("conv_smlad", "dsp"), ("conv_smlad", "cortex-m4"), ("conv_bytes", "plain"),
                   ("conv_bytes", "cortex-m0plus"), ("conv_mve", "cortex-m55"), ("depthwise_int8", "plain"),
                   ("depthwise_int8", "dsp"), ("depthwise_int8", "cortex-m4"), ("depthwise_int8", "cortex-m0plus"),
-                  ("depthwise_mve", "cortex-m55")],
+                  ("depthwise_mve", "cortex-m55"), ("depthwise_channels", "cortex-m55")],
 )  # fmt: skip
 def test_row(row: str, chip: str, tmp_path: Path) -> None:
     target = CHIPS[chip]()
     if reason := available(target):
         pytest.skip(reason)
     graphs = list(cases(DEPTHWISE if row.startswith("depthwise") else CHANNELS, 5))
-    check(merge(graphs), target, ROWS[row], tmp_path, len(graphs) // 2)
+    check(merge(graphs), target, ROWS[row], tmp_path, len(graphs) // (4 if row == "depthwise_channels" else 2))
 
 
 @pytest.mark.parametrize("chip", ["dsp", "cortex-m4"])
@@ -210,7 +210,9 @@ def test_packed_weights_as_bytes_on_helium(weights: DType, tmp_path: Path) -> No
 
 @pytest.mark.full
 @pytest.mark.parametrize("chip", CHIPS)
-@pytest.mark.parametrize("row", ["conv_smlad", "conv_bytes", "conv_mve", "depthwise_int8", "depthwise_mve"])
+@pytest.mark.parametrize(
+    "row", ["conv_smlad", "conv_bytes", "conv_mve", "depthwise_int8", "depthwise_mve", "depthwise_channels"]
+)
 def test_sweep(row: str, chip: str, tmp_path: Path) -> None:
     target = CHIPS[chip]()
     if reason := available(target):
