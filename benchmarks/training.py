@@ -41,11 +41,15 @@ class _Layers:
         zero: int = 0,
         zeros: float = 0.0,
         pairs: bool = False,
+        entries: int = 0,
     ) -> None:
-        """`zeros`: share of weights that are 0; `pairs`: two of every four that are."""
+        """`zeros`: share of weights that are 0; `pairs`: two of every four that are; `entries`: how many different ones
+        there are, if not any."""
         window = Window((kernel, kernel), (stride, stride), _SAME[kernel] if pad else (0, 0, 0, 0))
         shape = (outputs, kernel, kernel, channels // group)
         codes = self._codes(w, shape)
+        if entries:
+            codes = self.rng.choice(codes.reshape(-1)[:entries], shape)
         if zeros:
             codes[self.rng.random(shape) < zeros] = 0
         if pairs:
@@ -193,3 +197,6 @@ def _int8(b: _Layers) -> None:
         b.add(INT8, INT8, channels, channels, size, kernel, stride=stride, group=channels, gives="float")
     for channels, count in ((16, 32), (48, 48)):
         b.add(INT8, INT8, channels, count, 8, 3, group=4, gives="codes", zero=4)
+    for channels, count, size, kernel in ((64, 64, 8, 1), (96, 40, 5, 1), (32, 32, 6, 3), (48, 48, 7, 1), (16, 64, 9, 3)):
+        for entries in (4, 16):
+            b.add(INT8, INT8, channels, count, size, kernel, gives="codes", zero=-5, entries=entries)
