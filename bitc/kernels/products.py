@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 
 import numpy as np
@@ -261,6 +261,7 @@ class Products:
         return copied + streams + sum(prices[term] * n for term, n in self.work.items())
 
 
+@lru_cache(maxsize=4096)
 def inside(geo: Geometry) -> tuple[int, int]:
     """First column, and the one after the last, of the outputs whose windows lie between the left and right edge."""
     columns = taps_inside(geo.ow, geo.sx, geo.pl, geo.kw, geo.dx, geo.w)

@@ -6,6 +6,7 @@ A row counts its terms (`Variant.work`); `bitc.kernels.costs` has their prices i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from bitc.ir.graph import Node
 from bitc.kernels.geometry import Geometry, geometry
@@ -48,10 +49,11 @@ def windows(geo: Geometry) -> Windows:
     )
 
 
-def taps_inside(count: int, stride: int, pad: int, kernel: int, dilation: int, size: int) -> list[int]:
+@lru_cache(maxsize=4096)
+def taps_inside(count: int, stride: int, pad: int, kernel: int, dilation: int, size: int) -> tuple[int, ...]:
     """Taps inside the input, for each position along one axis."""
     starts = (i * stride - pad for i in range(count))
-    return [sum(0 <= start + t * dilation < size for t in range(kernel)) for start in starts]
+    return tuple(sum(0 <= start + t * dilation < size for t in range(kernel)) for start in starts)
 
 
 def convolution(node: Node) -> tuple[Work, Windows]:

@@ -1,0 +1,38 @@
+"""A binary ResNet-18 for images of 224 x 224 on a Cortex-M7 with 256 kB, input and output included."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import resnet
+from bitc.cli import main
+
+SETTINGS = ("-t", "cortex-m7", "--ram", "256k", "--flash", "4M", "--input", "stream", "--json")
+
+
+def verify(model: bytes, folder: Path) -> dict[str, object]:
+    path = folder / "resnet.onnx"
+    path.write_bytes(model)
+    result = CliRunner().invoke(main, ["verify", str(path), *SETTINGS, "--samples", "1"])
+    assert result.exit_code == 0, result.output
+    report: dict[str, object] = json.loads(result.stdout)
+    return report
+
+
+def test_its_form_runs(tmp_path: Path) -> None:
+    """Its first stage, for small images."""
+    report = verify(resnet.model(size=64, stages=1), tmp_path)
+    assert report["ok"] and str(report["schedule"]).startswith("image.rows ..") and report["mac_factor"] == 1
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("stages", [1, 4])
+def test_it_runs_in_256_kb(stages: int, tmp_path: Path) -> None:
+    report = verify(resnet.model(stages=stages), tmp_path)
+    sizes = [report[f"{what}_bytes"] for what in ("arena", "stack", "input", "output")]
+    assert report["ok"] and report["argmax_agreement"] == 1
+    assert report["mac_factor"] == 1 and sum(s for s in sizes if isinstance(s, int)) <= 256 * 1024
