@@ -197,6 +197,12 @@ def _int8(b: _Layers) -> None:
         b.add(INT8, INT8, channels, channels, size, kernel, stride=stride, group=channels, gives="float")
     for channels, count in ((16, 32), (48, 48)):
         b.add(INT8, INT8, channels, count, 8, 3, group=4, gives="codes", zero=4)
-    for channels, count, size, kernel in ((64, 64, 8, 1), (96, 40, 5, 1), (32, 32, 6, 3), (48, 48, 7, 1), (16, 64, 9, 3)):
+    for channels, count, size, kernel in (
+        (64, 64, 8, 1),
+        (96, 40, 5, 1),
+        (32, 32, 6, 3),
+        (48, 48, 7, 1),
+        (16, 64, 9, 3),
+    ):
         for entries in (4, 16):
             b.add(INT8, INT8, channels, count, size, kernel, gives="codes", zero=-5, entries=entries)

@@ -21,6 +21,7 @@ import numpy as np
 from bitc.ir.dtypes import FLOAT32, INT8, UINT8
 from bitc.ir.graph import Array, Node
 from bitc.ir.program import c_type
+from bitc.kernels.depthwise_products import LANE_ISAS, LaneIsa
 from bitc.kernels.epilogues import conv_epilogue
 from bitc.kernels.geometry import geometry
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
@@ -95,11 +96,20 @@ def room(target: Target) -> float:
     return float("inf") if target.memory.ram is None else max(ROOM, target.memory.ram // SHARE)
 
 
+def lane_isas(target: Target) -> list[LaneIsa]:
+    """Vectors of float32 that the target has, the widest first."""
+    isas = (i for i in LANE_ISAS if target.isa in i.isas and i.needs <= target.features)
+    return [i for i in isas if i.x is FLOAT32 and i.lanes > 1]
+
+
 def accepts(node: Node, target: Target) -> str:
     if reason := stored(node):
         return reason
     x, w = node.input(0).type, node.input(1)
+    assert isinstance(node.op, Conv2D)
+    vectors, pixels = lane_isas(target) if x.dtype is FLOAT32 else [], geometry(x, node.op.window).pixels
     return first_reason(
+        (not vectors or pixels < vectors[-1].lanes, "conv_sparse_lanes has vectors of pixels"),
         (w.type.size // w.shape[0] * x.dtype.bits // 8 <= room(target), "long columns"),
         (x.dtype is not FLOAT32 or "fpu" in target.features, "no FPU"),
     )

@@ -14,7 +14,7 @@ from typing import Any
 from bitc.ir.dtypes import FLOAT32
 from bitc.ir.graph import Node
 from bitc.kernels import conv_sparse
-from bitc.kernels.depthwise_products import LANE_ISAS, LaneIsa
+from bitc.kernels.depthwise_products import LaneIsa
 from bitc.kernels.epilogues import conv_epilogue
 from bitc.kernels.geometry import geometry
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
@@ -30,18 +30,12 @@ PRICES = {"columns": 1.2, "rows": 8.0, "weights": 5.0, "products": 2.8, "sums": 
 """Instructions for each term of the work, roughly; products and sums are vectors."""
 
 
-def lane_isas(target: Target) -> list[LaneIsa]:
-    """Vectors of float32 that the target has, the widest first."""
-    isas = (i for i in LANE_ISAS if target.isa in i.isas and i.needs <= target.features)
-    return [i for i in isas if i.x is FLOAT32 and i.lanes > 1]
-
-
 def accepts(node: Node, target: Target) -> str:
     op, x = node.op, node.input(0).type
     assert isinstance(op, Conv2D)
     if reason := conv_sparse.stored(node):
         return reason
-    isas = lane_isas(target)
+    isas = conv_sparse.lane_isas(target)
     pixels = geometry(x, op.window).pixels
     return first_reason(
         (x.dtype is FLOAT32, f"activations are {x.dtype}, not float32"),
@@ -77,7 +71,7 @@ def plan(node: Node, target: Target) -> Plan:
     passed = len(conv_sparse.stream_of(node).steps)
     offers = [
         Plan(isa, vectors, geo.pixels)
-        for isa in lane_isas(target)
+        for isa in conv_sparse.lane_isas(target)
         for vectors in range(1, (MOST if isa.room >= 32 else MOST // 2) + 1)
         if vectors * isa.lanes <= geo.pixels and (vectors == 1 or vectors * isa.lanes * column <= NEAR)
     ]
