@@ -19,7 +19,6 @@ from bitc.ops.window import Window
 from bitc.target import Target
 from tests.kernels.harness import check_row, merge, single
 
-
 TARGETS = ("x86-64-v4", "aarch64", "wasm32-simd128", "cortex-m4", "cortex-m0plus")
 WINDOWS = {
     "1x1": Window(),
