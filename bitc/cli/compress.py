@@ -124,6 +124,8 @@ def compress_command(
         _show_layers(title, report)
     else:
         _show_path(title, report)
+    for row in report["skipped"]:
+        click.echo(f"{row['node']} stays as it was: {row['why']}")
     click.echo()
     before, after = report["before"], report["after"]
     render.facts((k, f"{before[k]:,} -> {after[k]:,}") for k in ("weights_bytes", "arena_bytes", "predicted"))

@@ -52,11 +52,7 @@ class Channels:
         trial = work.trial()
         rows = {name: [c for g in groups for maker, c in g.made_by if maker == name] for name in makers}
         for name, gone in rows.items():
-            layer = trial.layer(name)
-            w, bias = trial.weights(layer), trial.bias(layer).copy()
-            w[gone], bias[gone] = 0, 0
-            trial.set_weights(layer, w)
-            trial.set_bias(layer, bias)
+            trial.silence(trial.layer(name), gone)
         errors = [0.0]
         readers = [layer.name for layer in trial.layers if any(layer.name in g.read_by for g in groups)]
         for name in readers:

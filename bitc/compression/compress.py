@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bitc.compression.calibration import Calibration, Score
 from bitc.compression.steps import Step
 from bitc.compression.work import Choice, Outcome, Work
+from bitc.errors import InvalidModel
 
 Report = Callable[[str], None]
 
@@ -30,8 +31,15 @@ def compress(
     report: Report = lambda line: None,
 ) -> Compressed:
     """Apply the steps, each to its layers, to an ONNX model. A change that lets the score drop by more than `max_drop`
-    in all is not made. Raises UsageError."""
+    in all is not made. Raises UsageError, InvalidModel."""
     work = Work(source, calibration, max_drop)
+    if not work.model.layers:
+        raise InvalidModel(
+            "has no Conv, Gemm or MatMul with constant float weights of its own",
+            where="model",
+            hint="compress the float model, and quantize it last",
+            detail="\n".join(f"{name}: {why}" for name, why in work.model.skipped.items()),
+        )
     outcomes: list[Outcome] = []
     for step, work.choice in steps:
         for outcome in step.run(work):

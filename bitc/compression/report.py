@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bitc.compression.calibration import Score
 from bitc.compression.compress import Report, compress
 from bitc.compression.search import Mapper, Problem, search
 from bitc.compression.steps import Step
 from bitc.compression.work import Choice
-from bitc.errors import DoesNotFit, InvalidModel
+from bitc.errors import DoesNotFit, InvalidModel, UsageError
 from bitc.frontend import load
+from bitc.frontend.edit import EditableModel
 from bitc.kernels.costs import instructions
 from bitc.pipeline import Options, compile_model
 from bitc.target import Target
@@ -39,6 +42,10 @@ class Request:
             hint = "compile it as it is"
             raise InvalidModel("has QONNX operators, which are quantized already", where=str(self.source), hint=hint)
         samples = load_inputs(self.data, imported.graph, self.count)
+        for name in samples[0]:
+            if not all(np.isfinite(s[name]).all() for s in samples):
+                hint = "leave such samples out, or replace the values"
+                raise UsageError(f"array {name!r} holds NaN or infinity", where=str(self.data), hint=hint)
         labels = load_labels(self.data, len(samples))
         return Problem(imported.reference, samples, labels, self.seed, self.target, self.options)
 
@@ -85,6 +92,7 @@ def _report(request: Request, problem: Problem, model: bytes, before: Score, aft
         "model": request.source.name,
         "target": request.target.name,
         "samples": len(problem.samples),
+        "skipped": [{"node": n, "why": why} for n, why in EditableModel(problem.source).skipped.items()],
         "metric": before.metric,
         "before": _worth(problem.source, before, request.target, request.options),
         "after": _worth(model, after, request.target, request.options),

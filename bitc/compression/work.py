@@ -26,8 +26,10 @@ class Choice:
         pattern that fits none."""
         for pattern in (*self.include, *self.exclude):
             if not any(fnmatchcase(layer.name, pattern) for layer in model.layers):
+                why = "; ".join(f"{n}: {w}" for n, w in model.skipped.items() if fnmatchcase(n, pattern))
                 names = ", ".join(layer.name for layer in model.layers) or "none"
-                raise UsageError(f"no layer is called {pattern!r}", where="--include", hint=f"the layers are: {names}")
+                what = f"{pattern!r} can not be compressed: {why}" if why else f"no layer is called {pattern!r}"
+                raise UsageError(what, where="--include", hint=f"the layers are: {names}")
         return [layer for layer in model.layers if self._takes(layer.name, spared)]
 
     def _takes(self, name: str, spared: Set[str]) -> bool:

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from bitc.frontend.attributes import Attributes
+from bitc.frontend.plain import fold_constants, fold_factors
+from bitc.frontend.silence import channel_sizes, silence
 from bitc.frontend.source import inline_functions, opsets_of, read_model
 from bitc.frontend.tensors import with_data
 
@@ -70,10 +72,18 @@ class EditableModel:
         self._model: ModelProto = inline_functions(model)
         self._graph: GraphProto = self._model.graph
         self._tensors = {t.name: _loaded(t, folder) for t in self._graph.initializer}
-        self._constants_to_initializers(folder)
+        for node in self._graph.node:
+            for a in node.attribute:
+                if a.name == "value" and a.t.data_location == TensorProto.EXTERNAL:
+                    a.t.CopyFrom(_loaded(a.t, folder))
+        fold_constants(self._graph, self._tensors)
         self._names = set(self._all_names())
         self._uses = self._count_uses()
+        fold_factors(self._graph, self._tensors, self._uses)
         self._node_of: dict[str, NodeProto] = {}
+        self._sizes: dict[str, int] = {}
+        self.skipped: dict[str, str] = {}
+        """Why a Conv, Gemm or MatMul is no layer, by name."""
         self.layers = tuple(self._find_layers())
 
     def to_bytes(self) -> bytes:
@@ -134,6 +144,30 @@ class EditableModel:
         node.output[0] = inner
         self._graph.node.insert(list(self._graph.node).index(node) + 1, add)
 
+    def silence(self, layer: Layer, channels: Sequence[int]) -> None:
+        """Make output channels of a layer zero, and what batch norms and the like would add to them."""
+        w, bias = self.weights(layer), self.bias(layer)
+        w[list(channels)], bias[list(channels)] = 0, 0
+        self.set_weights(layer, w)
+        self.set_bias(layer, bias)
+        self._sizes = self._sizes or channel_sizes(self._model)
+        silence(self._graph, layer.y, channels, self._sizes, set(self._tensors), self._zero)
+
+    def _zero(self, node: NodeProto, index: int, channels: Sequence[int]) -> None:
+        name = node.input[index]
+        old = self._tensors.get(name)
+        if old is None:
+            return
+        values = self._array(name).copy()
+        if values.size <= max(channels) or values.size != max(values.shape, default=1):
+            return  # one for all channels
+        values.reshape(-1)[list(channels)] = 0
+        if self._uses[name] > 1:
+            self._uses[name] -= 1
+            name = node.input[index] = self._unique(name)
+            self._uses[name] = 1
+        self._tensors[name] = numpy_helper.from_array(values, name)
+
     def two_levels(self, layer: Layer, threshold: float, low: float, high: float) -> None:
         """Make the layer's input two-valued: `high` where ``x >= threshold``, else `low`. Needs opset 12."""
         node = self._node_of[layer.name]
@@ -170,16 +204,13 @@ class EditableModel:
     def _layer(self, node: NodeProto) -> Layer | None:
         if node.domain not in ("", "ai.onnx") or node.op_type not in ("Conv", "Gemm", "MatMul") or len(node.input) < 2:
             return None
-        tensor = self._tensors.get(node.input[1])
-        if tensor is None or tensor.data_type not in _FLOATS or self._uses[node.input[1]] != 1:
-            return None
-        if len(node.input) > 2 and node.input[2] and node.input[2] not in self._tensors:
-            return None
         name = node.name if node.name and node.name not in self._node_of else node.output[0]
-        attributes, shape = Attributes(node, name), tuple(tensor.dims)
+        why = self._no_layer(node)
+        if why:
+            self.skipped[name] = why
+            return None
+        attributes, shape = Attributes(node, name), tuple(self._tensors[node.input[1]].dims)
         if node.op_type == "Conv":
-            if len(shape) not in (3, 4):
-                return None
             rank = len(shape) - 2
             spatial = Spatial(
                 shape[2:],
@@ -191,12 +222,30 @@ class EditableModel:
             inner = int(np.prod(shape[1:]))
             group = attributes.int_("group", 1)
             return Layer(name, "Conv", node.input[0], node.output[0], shape[0], inner, group, spatial)
-        if len(shape) != 2 or attributes.int_("transA", 0) or attributes.float_("alpha", 1.0) != 1.0:
-            return None
-        if attributes.float_("beta", 1.0) != 1.0:
-            return None
         outputs, inner = shape if attributes.int_("transB", 0) else shape[::-1]
         return Layer(name, node.op_type, node.input[0], node.output[0], outputs, inner, 1, None)
+
+    def _no_layer(self, node: NodeProto) -> str:
+        """Why a Conv, Gemm or MatMul is no layer; empty if it is one."""
+        tensor = self._tensors.get(node.input[1])
+        if tensor is None:
+            maker = self._producer(node.input[1])
+            if maker is not None and maker.op_type == "DequantizeLinear":
+                return "its weights are quantized already"
+            return "its first operand is the constant one" if node.input[0] in self._tensors else "no constant weights"
+        if tensor.data_type not in _FLOATS:
+            return "its weights are not float"
+        if self._uses[node.input[1]] != 1:
+            return "another node reads its weights too"
+        if len(node.input) > 2 and node.input[2] and node.input[2] not in self._tensors:
+            return "its bias is computed"
+        rank = len(tensor.dims)
+        if rank not in ((3, 4) if node.op_type == "Conv" else (2,)):
+            return f"its weights have {rank} axes"
+        values = {a.name: a.f if a.type == a.FLOAT else a.i for a in node.attribute}
+        if values.get("transA") or values.get("alpha", 1.0) != 1.0 or values.get("beta", 1.0) != 1.0:
+            return "its operand is transposed, or it has a factor"
+        return ""
 
     def _weight_name(self, layer: Layer) -> str:
         return str(self._node_of[layer.name].input[1])
@@ -230,20 +279,6 @@ class EditableModel:
         return np.asarray(numpy_helper.to_array(self._tensors[name]))
 
     # Names and nodes.
-
-    def _constants_to_initializers(self, folder: Path | None) -> None:
-        """Constant nodes become initializers, so that weights have one form."""
-        kept = []
-        for node in self._graph.node:
-            tensor = next((a.t for a in node.attribute if a.name == "value"), None)
-            if node.op_type == "Constant" and tensor is not None:
-                moved = _loaded(tensor, folder)
-                moved.name = node.output[0]
-                self._tensors[moved.name] = moved
-            else:
-                kept.append(node)
-        del self._graph.node[:]
-        self._graph.node.extend(kept)
 
     def _count_uses(self) -> dict[str, int]:
         uses: dict[str, int] = {o.name: 1 for o in self._graph.output}

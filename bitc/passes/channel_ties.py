@@ -71,7 +71,7 @@ class ChannelTies:
             for c in range(node.output.type.channels):
                 made.setdefault(self._root(self.start[node.output] + c), []).append((node.origin, c))
             x = node.input(0)
-            if x in self.start and node.op.group == 1:
+            if x in self.start and (node.op.group == 1 or node.op.group < x.type.channels):
                 for c in range(x.type.channels):
                     read.setdefault(self._root(self.start[x] + c), set()).add(node.origin)
         return [ChannelGroup(tuple(m), frozenset(read.get(r, ()))) for r, m in made.items() if r not in pinned]
@@ -112,23 +112,27 @@ class ChannelTies:
 
     def _convolution(self, op: Conv2D, node: Node) -> None:
         x, w, y = node.input(0), node.input(1), node.output
-        if not w.is_const or op.planar or x.type.dtype.is_packed or w.type.dtype.is_packed:
-            for v in (x, w, y):
+        packed = not w.is_const or x.type.dtype.is_packed or w.type.dtype.is_packed
+        if packed or op.planar:
+            for v in (x, w, y) if packed or op.group > 1 else (x,):
                 self._pin(v)
             if not w.is_const or w.type.dtype.is_packed:
                 return
         silent_x = self._constant(x) == op.x_zero if not op.planar else np.zeros(op.pixels(x.type).channels, np.bool_)
-        used = w.array != 0  # [O, kh, kw, C / group]
-        if op.group == 1:
-            self._need(x, used.any(axis=(0, 1, 2)) & ~silent_x)
-            silent = ~(used & ~silent_x).any(axis=(1, 2, 3))
-        elif op.group == x.type.channels == y.type.channels and not op.planar:
-            self._tie(x, y, np.arange(y.type.channels))
-            silent = ~used.any(axis=(1, 2, 3)) | silent_x
-        else:
-            self._pin(x)
-            self._pin(y)
-            return
+        by_group = (w.array != 0).reshape(op.group, -1, *w.shape[1:])  # [G, O / G, kh, kw, C / G]
+        by_group &= ~silent_x.reshape(op.group, 1, 1, 1, -1)
+        read = by_group.reshape(w.shape)
+        silent = ~read.any(axis=(1, 2, 3))
+        if op.planar:
+            pass  # an image: its channels stay
+        elif op.group == 1:
+            self._need(x, read.any(axis=(0, 1, 2)))
+        elif op.group == x.type.channels:
+            self._tie(x, y, np.arange(y.type.channels) // (y.type.channels // op.group))
+        else:  # a channel goes together with those at the same place in the other groups
+            self._need(x, by_group.any(axis=(1, 2, 3)).reshape(-1))
+            self._across(x, op.group)
+            self._across(y, op.group)
         acc = np.zeros((1, y.type.channels), op.accumulator(x.type, w.type).dtype.carrier)
         made = op.epilogue.apply(acc, *(v.array if v else None for v in node.inputs[2:])) if op.epilogue else acc
         self._constants[y] = np.where(silent, np.asarray(made, np.float64).reshape(-1), np.nan)
@@ -177,6 +181,13 @@ class ChannelTies:
         for i, c in enumerate(source):
             a, b = self._root(self.start[x] + int(c)), self._root(self.start[y] + at + i)
             self._parent[a] = b
+
+    def _across(self, v: Value, groups: int) -> None:
+        """Tie the channels at the same place in all groups."""
+        if v in self.start:
+            per_group = v.type.channels // groups
+            for c in range(per_group, v.type.channels):
+                self._parent[self._root(self.start[v] + c)] = self._root(self.start[v] + c % per_group)
 
     def _root(self, i: int) -> int:
         while self._parent[i] != i:

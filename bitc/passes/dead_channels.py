@@ -49,8 +49,9 @@ def _rebuilt(graph: Graph, keep: dict[Value, Array]) -> Graph:
         inputs = tuple(_operand(node, i, new.get(v, v), keep) if v else None for i, v in enumerate(node.inputs))
         outputs = tuple(new.get(v, v) for v in node.outputs)
         op = node.op
-        if isinstance(op, Conv2D) and op.group > 1 and node.output in keep:
-            op = replace(op, group=len(keep[node.output]))
+        x = node.inputs[0] if node.inputs else None
+        if isinstance(op, Conv2D) and op.group > 1 and x in keep and op.group == x.type.channels:
+            op = replace(op, group=len(keep[x]))
         elif isinstance(op, Reshape):
             op = Reshape(outputs[0].shape)
         nodes.append(replace(node, op=op, inputs=inputs, outputs=outputs))
@@ -67,8 +68,8 @@ def _operand(node: Node, index: int, v: Value, keep: dict[Value, Array]) -> Valu
         x = node.inputs[0]
         if out is not None:
             data = data[out]
-        if x in keep and node.op.group == 1:
-            data = data[..., keep[x]]
+        if x in keep and (node.op.group == 1 or data.shape[-1] > 1):
+            data = data[..., keep[x][keep[x] < data.shape[-1]]]  # those of the first group, alike in all
     elif out is not None and isinstance(node.op, _NARROWED) and v.type.channels == node.output.type.channels > 1:
         data = data[..., out]
     if data is v.array:

@@ -278,8 +278,8 @@ class Requantizer:
         return acc, replace(s, a=a, exact=np.where(flat, steps, np.abs(s.exact)))
 
     def _finer(self, root: Value, nodes: Sequence[Node], s: Stairs) -> tuple[Value, Stairs]:
-        """Small weights times a power of two, where they are the accumulator's only use, so that a bias between two
-        of its integers becomes one."""
+        """Small weights times a power of two, or whatever 8 bits hold (the steps that a quantizer had), where they are
+        the accumulator's only use, so that a bias between two of its integers becomes one."""
         conv = self._alone(root, nodes)
         if conv is None or (np.abs(s.t - np.rint(s.t)) * s.exact).max() < NEAR:
             return root, s
@@ -287,7 +287,8 @@ class Requantizer:
         if w.type.dtype.is_packed:
             return root, s
         room = np.iinfo(w.array.dtype).max // max(int(np.abs(w.array.astype(np.int64)).max()), 1)
-        gain = 1 << max(room.bit_length() - 1, 0)
+        on_codes = (np.abs(s.t * room - np.rint(s.t * room)) * s.exact).max() < NEAR * room
+        gain = room if on_codes else 1 << max(room.bit_length() - 1, 0)
         if gain == 1 or self._reach(root) * gain >= 2**30:
             return root, s
         weights = self._rw.const(w.array * w.array.dtype.type(gain), w.name)

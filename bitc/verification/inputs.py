@@ -50,12 +50,22 @@ def load_inputs(path: str | Path, graph: Graph, limit: int | None = None) -> lis
 
 def load_labels(path: str | Path, count: int) -> Array | None:
     """The true class of each of the first `count` samples, if the file holds integers named `labels`, `label` or
-    `y`."""
+    `y`. Raises UsageError for `labels` that are something else."""
     arrays = _read(Path(path))
     for name in LABELS:
         found = arrays.get(name)
-        if found is not None and found.dtype.kind in "iu" and found.size == len(found.reshape(-1)) >= count:
-            return np.asarray(found.reshape(-1)[:count].astype(np.int64))
+        if found is None:
+            continue
+        flat = found.reshape(-1)
+        classes = found.size == max(found.shape, default=1) and found.size >= count
+        if classes and found.dtype.kind == "f" and name == "labels" and bool((flat == np.rint(flat)).all()):
+            flat = flat.astype(np.int64)
+        if classes and flat.dtype.kind in "iu":
+            return np.asarray(flat[:count].astype(np.int64))
+        if name == "labels":
+            shape = f"{found.dtype}{list(found.shape)}"
+            hint = f"save one class as an integer for each of {count} samples, or leave `labels` out"
+            raise UsageError(f"array 'labels' is {shape}, not classes", where=str(path), hint=hint)
     return None
 
 

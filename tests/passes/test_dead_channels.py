@@ -82,6 +82,24 @@ def test_ties_through_depthwise_pools_concat_and_flatten() -> None:
     assert channels(removed(g.graph(y))) == [5, 5, 5, 4, 4, 9, 9, 16 * 9, 7]
 
 
+def test_groups_lose_the_same_places() -> None:
+    g = G(1, 6, 6, 4)
+    x = conv(g, g.x, 12, dead=(1, 5, 9, 10))  # 10 lives in no other group: it stays
+    w = g.reals(6, 3, 3, 4).array.copy()
+    w[[1, 3, 5, 4]] = 0
+    y = g.do(Conv2D(SAME, group=3), x, g.c(w))
+    graph = removed(g.graph(conv(g, y, 4)))
+    assert channels(graph) == [9, 3, 4] and graph.nodes[1].input(1).shape == (3, 3, 3, 3)
+
+
+def test_depthwise_with_several_outputs_per_channel() -> None:
+    g = G(1, 6, 6, 3)
+    x = conv(g, g.x, 4, dead=(2,))
+    y = g.do(Conv2D(SAME, group=4), x, g.reals(8, 3, 3, 1))
+    graph = removed(g.graph(conv(g, y, 5)))
+    assert channels(graph) == [3, 6, 5] and graph.nodes[1].op == Conv2D(SAME, group=3)
+
+
 def test_a_constant_that_is_not_zero_stays() -> None:
     g = G(1, 6, 6, 3)
     graph = g.graph(conv(g, conv(g, g.x, 8, dead=(0,), bias=1.0), 4))
@@ -121,7 +139,10 @@ def test_codes_whose_zero_is_not_0() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**31), st.lists(st.sampled_from(["conv", "wise", "pool", "add", "fork", "mean"]), max_size=7))
+@given(
+    st.integers(0, 2**31),
+    st.lists(st.sampled_from(["conv", "wise", "pool", "add", "fork", "mean", "groups"]), max_size=7),
+)
 def test_any_network_keeps_its_bits(seed: int, parts: list[str]) -> None:
     g = G(1, 6, 6, 3)
     g.rng = np.random.default_rng(seed)
@@ -136,6 +157,10 @@ def test_any_network_keeps_its_bits(seed: int, parts: list[str]) -> None:
             x = conv(g, x, 5, dead=dead(5), bias=float(g.rng.integers(-1, 2)))
         elif part == "wise":
             x = g.do(Conv2D(SAME, group=c), x, g.reals(c, 3, 3, 1))
+        elif part == "groups" and c % 2 == 0:
+            w = g.reals(6, 3, 3, c // 2).array.copy()
+            w[list(dead(6))] = 0
+            x = g.do(Conv2D(SAME, group=2), x, g.c(w))
         elif part == "pool":
             x = g.do(MaxPool(SAME), x)
         elif part == "add":
@@ -143,5 +168,5 @@ def test_any_network_keeps_its_bits(seed: int, parts: list[str]) -> None:
         elif part == "fork":
             x = g.do(Concat(3), conv(g, x, 3, POINT, dead=dead(3)), g.do(u.Sigmoid(), x))
         else:
-            x = g.do(b.Mul(), x, g.do(ReduceMean((1, 2)), x))
+            x = g.do(b.Mul(), x, g.do(u.Sigmoid(), g.do(ReduceMean((1, 2)), x)))  # does not overflow
     removed(g.graph(conv(g, x, 4)))
