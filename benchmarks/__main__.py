@@ -1,11 +1,11 @@
 """``python -m benchmarks instructions|int8|lowbit|sparse|host [TARGET ...]``, ``fit [TARGET or ROW ...]``, ``web``,
-``compile [MODEL ...]``."""
+``compile [MODEL ...]``, ``compression [STEPS ...]``."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import compiling, fit, host, instructions, int8, lowbit, sparse, web
+from benchmarks import compiling, compression, fit, host, instructions, int8, lowbit, sparse, web
 
 
 def main() -> None:
@@ -24,6 +24,10 @@ def main() -> None:
     if command == "sparse":
         sparse.write(gains := sparse.run(names))
         print(sparse.table(gains), sparse.layers_table(gains), sep="\n\n")
+        return
+    if command == "compression":
+        compression.write(methods := compression.run(names))
+        print(compression.table(methods))
         return
     if command == "fit":
         fit.fit(names)

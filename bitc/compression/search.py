@@ -1,17 +1,19 @@
 """Which layers to compress, and how, so that a model fits a target.
 
-Every candidate (a step on a layer, or channels removed everywhere) is first tried alone: what it saves and what the
-score loses. Then the candidates are taken in the order of saving per loss, each on the model so far, until the model
-fits; one that would let the score drop too far is passed over. Trials run in parallel, and are kept in a journal, so
-that a search that was stopped goes on where it was.
+int8 saves most for the least: it is tried first, and where the score allows it, all that follows is measured with it,
+and ends with it. Every candidate (a step on a layer, or channels removed everywhere) is tried alone: what it saves and
+what the score loses. Then they are taken in the order of saving per loss, each on the model so far, until it fits; one
+that would let the score drop too far is passed over. Trials run in parallel, and are kept in a journal, so that a
+search that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,11 @@ import numpy as np
 
 from bitc import actions
 from bitc.compression.calibration import Calibration
+from bitc.compression.int8 import Quantize
 from bitc.compression.layerwise import FEW, LayerStep
 from bitc.compression.steps import parse
 from bitc.compression.work import Choice, Outcome, Work
-from bitc.errors import DoesNotFit
+from bitc.errors import DoesNotFit, ModelError, UsageError
 from bitc.frontend.edit import EditableModel
 from bitc.ir.graph import Array
 from bitc.kernels.costs import instructions
@@ -45,6 +48,9 @@ class Candidate:
 
     step: str
     layer: str = ""
+
+
+QUANTIZED = Candidate("quantize")
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,8 @@ class Problem:
     seed: int
     target: Target
     options: Options
+    int8: bool = False
+    """Whether what is left at last is quantized."""
 
     def calibration(self) -> Calibration:
         return Calibration(self.source, self.samples, self.labels, self.seed)
@@ -87,7 +95,7 @@ class Problem:
                 found.update(name.encode() + np.ascontiguousarray(x).tobytes())
         labels = None if self.labels is None else self.labels.tolist()
         chip = (self.target.name, sorted(self.target.features), self.target.memory)
-        found.update(repr((labels, self.seed, chip, self.options)).encode())
+        found.update(repr((labels, self.seed, chip, self.options, self.int8)).encode())
         return found.hexdigest()
 
 
@@ -144,7 +152,18 @@ def attempt(problem: Problem, candidate: Candidate) -> Trial:
     work = Work(problem.source, problem.calibration(), 1.0, _choice(candidate))
     for _ in _change(work, candidate):
         pass
-    return Trial(work.score.value, needs(work.data, problem.target, problem.options))
+    score = work.score.value
+    return Trial(score, needs(_last(work, problem).data, problem.target, problem.options))
+
+
+def _last(work: Work, problem: Problem) -> Work:
+    """The model so far, quantized if the problem says so."""
+    last = copy.copy(work)
+    last.choice = Choice()
+    if problem.int8:
+        for _ in Quantize().run(last):
+            pass
+    return last
 
 
 def search(
@@ -156,11 +175,18 @@ def search(
 ) -> Found:
     """The path to a model that fits the problem's target; `fits` is false if there is none within `max_drop`."""
     path: list[Move] = []
+    target, options = problem.target, problem.options
     work = Work(problem.source, problem.calibration(), max_drop)
-    present = before = needs(work.data, problem.target, problem.options)
-    done = fits(work.data, problem.target, problem.options)
-    if done:
+    if fits(work.data, target, options):
         return Found(work.data, True)
+    last = _whole_int8(work, problem)
+    if last is not None:
+        problem = replace(problem, int8=True)
+        path.append(Move(QUANTIZED, last.score.value, needs(last.data, target, options), "saves most, loses least"))
+        if fits(last.data, target, options):
+            return Found(last.data, True, path)
+    last, done = last or work, False
+    present = before = needs(last.data, target, options)
     tried = _trials(problem, candidates(work.model), run, journal)
     value = {c: _value(before, t, work.before.value, problem.target) for c, t in tried.items()}
     changed = set[str]()
@@ -174,13 +200,23 @@ def search(
             path.append(Move(candidate, work.score.value, present, kept))
         else:
             changed.add(candidate.layer)
-            present = needs(work.data, problem.target, problem.options)
-            path.append(Move(candidate, work.score.value, present, f"saves most per loss ({value[candidate]:.3g})"))
-            done = fits(work.data, problem.target, problem.options)
+            last = _last(work, problem)
+            present = needs(last.data, target, options)
+            path.append(Move(candidate, last.score.value, present, f"saves most per loss ({value[candidate]:.3g})"))
+            done = fits(last.data, target, options)
         report(f"{candidate.step} {candidate.layer}: {path[-1].why}")
         if done:
             break
-    return Found(work.data, done, path)
+    return Found(last.data, done, path)
+
+
+def _whole_int8(work: Work, problem: Problem) -> Work | None:
+    """The model with all layers at int8; None if it can not be, or would lose too much."""
+    try:
+        last = _last(work, replace(problem, int8=True))
+    except (ModelError, UsageError):
+        return None
+    return last if last.score.value >= work.floor and not last.model.layers else None
 
 
 def _choice(candidate: Candidate) -> Choice:

@@ -19,20 +19,21 @@ from bitc.compression.search import Candidate, Problem, Trial, attempt, candidat
 from bitc.compression.workers import cluster, local
 from bitc.frontend.edit import EditableModel
 from bitc.pipeline import Options, compile_model
+from bitc.quantization import to_int8
 from bitc.target import Target
 from bitc.toolchain import Toolchain
 from tests.passes.nets import Net
 
 
 def network() -> bytes:
-    """Three convolutions and a dense layer, 8,000 weights."""
+    """Two convolutions and a dense layer, 4,000 weights."""
     net = Net(seed=3)
     x = net.input(1, 3, 8, 8)
-    for inputs, outputs in ((3, 16), (16, 24), (24, 16)):
+    for inputs, outputs in ((3, 16), (16, 24)):
         weights = net.reals(outputs, inputs, 3, 3) / np.sqrt(9 * inputs)
         x = net.op("Relu", net.op("Conv", x, weights, net.reals(outputs), pads=[1, 1, 1, 1]))
     x = net.op("Flatten", net.op("AveragePool", x, kernel_shape=[8, 8]))
-    return net.model(net.op("Gemm", x, net.reals(16, 10), net.reals(10)))
+    return net.model(net.op("Gemm", x, net.reals(24, 10), net.reals(10)))
 
 
 def inline(problem: Problem, wanted: Sequence[Candidate]) -> Iterator[Trial]:
@@ -41,12 +42,12 @@ def inline(problem: Problem, wanted: Sequence[Candidate]) -> Iterator[Trial]:
 
 @pytest.fixture(scope="module")
 def problem() -> Problem:
-    """Short of flash by a third of the weights."""
+    """Short of flash by a quarter of the weights, at int8."""
     rng = np.random.default_rng(0)
-    samples = [{"x": rng.normal(size=(1, 3, 8, 8)).astype(np.float32)} for _ in range(6)]
+    samples = [{"x": rng.normal(size=(1, 3, 8, 8)).astype(np.float32)} for _ in range(4)]
     source, target = network(), Target.load("cortex-m4")
-    report = actions.measure(compile_model(source, target), Toolchain(), "-O3").report
-    flash = report["code_bytes"] + 2 * report["weights_bytes"] // 3
+    report = actions.measure(compile_model(to_int8(source, samples), target), Toolchain(), "-O3").report
+    flash = report["code_bytes"] + 3 * report["weights_bytes"] // 4
     tight = replace(target, memory=replace(target.memory, flash=flash))
     return Problem(source, samples, None, 0, tight, Options())
 
@@ -92,6 +93,14 @@ def test_a_model_that_fits_stays_as_it_is(problem: Problem) -> None:
     roomy = replace(problem, target=Target.load("cortex-m4"))
     result = search(roomy, 1.0, inline)
     assert result.fits and not result.path
+
+
+def test_int8_comes_first(problem: Problem) -> None:
+    flash = problem.target.memory.flash
+    assert flash is not None
+    roomier = replace(problem, target=replace(problem.target, memory=replace(problem.target.memory, flash=2 * flash)))
+    result = search(roomier, 1.0, inline)
+    assert result.fits and [m.candidate.step for m in result.path] == ["quantize"]
 
 
 def run(tmp_path: Path, problem: Problem, *args: object) -> Any:
