@@ -82,8 +82,8 @@ def spatial_cases(case: Callable[..., Any]) -> list[Any]:
             for p in ("zeros", "border", "reflection")
         ],
         *[
-            case("AffineGrid", floats(n, len(size), len(size) + 1), c=(_i64(n, 2, *size),), align_corners=a, opsets=(20,))
-            for n, size in ((1, (4, 5)), (2, (3, 4)), (1, (2, 3, 4)))
+            case("AffineGrid", floats(n, dims, dims + 1), c=(_i64(n, 2, *size),), align_corners=a, opsets=(20,))
+            for n, dims, size in ((1, 2, (4, 5)), (2, 2, (3, 4)), (1, 3, (2, 3, 4)))
             for a in (0, 1)
         ],
         *[
