@@ -7,6 +7,10 @@ is a plain one with inverted weights: then ``dot' = -dot``, and ``dot > t`` is `
 
 Trits have a plane of signs s and one z of what is not zero: ``pop = popcount((x ^ s) & z)``, and `valid`, the number of
 nonzero weights whose taps are inside, is another one for each output.
+
+Channels beyond whole words would be counted in words that are mostly empty. So those of all taps of a window, bits of
+zero outside, are gathered in words of their own, once per pixel for all outputs. What the taps outside add to the
+count is the number of their weights that are ones, which is added to the limit.
 """
 
 from __future__ import annotations
@@ -33,6 +37,8 @@ from bitc.target import Target
 MAX_COUNT = 2**15 - 1
 """Counts are compared as int16, hence at most so many products per output."""
 
+TAIL_BITS = 64
+"""Bits that the tails of a window may take."""
 TWICE = 1.02
 """Gain that is worth a second function, for a tile of fewer outputs."""
 
@@ -78,6 +84,15 @@ def _isas(node: Node, target: Target) -> list[TileIsa]:
     return [i for i in tile_isas(target) if node.input(1).type.dtype is not TERN or i.trits]
 
 
+def _tails(node: Node, word: int, isa: TileIsa) -> list[int]:
+    """No tail, and the one that may be gathered."""
+    op, x, w = node.op, node.input(0).type, node.input(1).type
+    assert isinstance(op, Conv2D)
+    tail, taps = w.channels % word, w.shape[1] * w.shape[2]
+    few = 0 < tail * taps <= TAIL_BITS and -(-tail * taps // word) < taps and w.channels == x.channels > word
+    return [0, tail] if few and not isa.expanded and w.dtype is BIT1 and bases(op.epilogue) == 1 else [0]
+
+
 def tilings(node: Node, target: Target) -> list[Tiling]:
     """The tiles that need the fewest instructions, for a node that the row accepts: those of all outputs (of a group),
     or whole ones and then one of fewer outputs."""
@@ -88,7 +103,8 @@ def tilings(node: Node, target: Target) -> list[Tiling]:
         offer
         for isa in _isas(node, target)
         for word in words(x, w.channels, isa)
-        for offer in Tiling.offers(isa, geo, word, w.channels, row_words(x, word, isa), outputs, w.dtype.planes)
+        for tail in _tails(node, word, isa)
+        for offer in Tiling.offers(isa, geo, word, w.channels, row_words(x, word, isa), outputs, w.dtype.planes, tail)
         if _whole(offer, bases(op.epilogue))
     ]
     return min(offers, key=lambda offer: sum(plan.instructions for plan in offer) * (TWICE if len(offer) > 1 else 1))
@@ -132,14 +148,21 @@ def _part(node: Node, e: dict[str, Any], params: tuple[Arg, ...], plan: Tiling, 
             params = _sum_limits(params, plan, count, w.shape[3])
     elif e["word"]:
         signs, limits = _thresholds(signs, valid, {a.name: a.operand for a in params})
+        limits = np.clip(limits + _outside(signs, plan), -1, MAX_COUNT).astype(np.int16)
         params = (Arg("limit", Packed(plan.in_lanes(limits[..., chosen], op.group), "limit")),)
     else:
         params = tuple(_chosen(a, chosen) for a in params)
-        if w.type.dtype is TERN:
-            params += (Arg("nonzero", Packed(valid[:, chosen].astype(np.int16).reshape(-1), "nonzero", False)),)
+        if plan.tail or w.type.dtype is TERN:
+            table = (valid + 2 * _outside(signs, plan))[:, chosen].astype(np.int32)
+            params += (Arg("products", Packed(table.reshape(-1), "products", is_weight=False)),)
     lanes, blocks = (plan.outputs, 1) if plan.short else (plan.lanes, plan.blocks)
-    groups = zip(*(np.split(p[chosen], op.group) for p in (signs, nonzero)[: plan.planes]), strict=True)
+    whole = signs.shape[3] - plan.tail
+    groups = zip(*(np.split(p[chosen, ..., :whole], op.group) for p in (signs, nonzero)[: plan.planes]), strict=True)
     packed = [pack_planes(g, plan.word, lanes, blocks) for g in groups]
+    if plan.tail:
+        gathered = signs[chosen, ..., whole:].reshape(len(chosen), 1, 1, -1)
+        both = [p.reshape(plan.tiles, -1) for p in (packed[0], pack_planes([gathered], plan.word, lanes, blocks))]
+        packed = [np.concatenate(both, axis=1).reshape(-1)]
     size = sum(p.size for p in packed) + plan.w_beyond
     weights = np.zeros(-(-size // 8), np.uint64)
     weights.view(np.uint8)[: size - plan.w_beyond] = np.concatenate(packed)
@@ -148,6 +171,8 @@ def _part(node: Node, e: dict[str, Any], params: tuple[Arg, ...], plan: Tiling, 
     x_row = row_words(x.type, plan.word, isa) * x_step
     if isa.expanded:
         args.append(scratch("spread", x.type.rows * x_row, np.uint8))
+    if plan.tail:
+        args.append(scratch("tails", plan.geo.pixels * plan.tail_steps * plan.word // 8, np.uint8))
     y_row = row_bytes(y) if e["word"] else y.channels
     last = first + plan.outputs == per_group
     context: dict[str, Any] = {
@@ -206,6 +231,14 @@ def _numbers(r: Region, plan: Tiling, x_row: int, channels: int) -> list[int]:
         weights = (r.ky[0] * geo.kw + r.kx[0]) * plan.tap * plan.w_step
     limits = list(plan.classes).index(plan.key(r))
     return [r.count, r.cols, source, first, weights, len(r.ky), len(r.kx), limits, r.taps * channels]
+
+
+def _outside(signs: Array, plan: Tiling) -> Array:
+    """What the tails of taps outside add to counts, ``[class, output]``: their bits are 0, which stands for +1."""
+    ones = signs[..., signs.shape[3] - plan.tail :].sum(axis=3, dtype=np.int64)  # [output, ky, kx]
+    boxes = [ones[:, r.ky.start : r.ky.stop, r.kx.start : r.kx.stop] for r in plan.classes.values()]
+    outside: Array = ones.sum(axis=(1, 2)) - np.stack([box.sum(axis=(1, 2)) for box in boxes])
+    return outside
 
 
 def _thresholds(signs: Array, valid: Array, params: dict[str, Any]) -> tuple[Array, Array]:

@@ -186,15 +186,17 @@ class Tiling:
     """Pixels per tile, in regions that have so many; one elsewhere."""
     planes: int = 1
     """Planes of the weights: 2 for trits."""
+    tail: int = 0
+    """Channels after the last whole word of a tap. Those of all taps are gathered in words of their own."""
 
     @staticmethod
     def offers(
-        isa: TileIsa, geo: Geometry, word: int, channels: int, row: int, outputs: int, planes: int = 1
+        isa: TileIsa, geo: Geometry, word: int, channels: int, row: int, outputs: int, planes: int = 1, tail: int = 0
     ) -> list[list[Tiling]]:
         """Whole tiles of each size that fits in the registers, and a tile for the outputs that are left. `row` is the
         length in words of a row of activations, which has other words than those of the `channels` if there are
         groups."""
-        tap, found = -(-channels // word), regions(geo)
+        tap, found = -(-(channels - tail) // word), regions(geo)
         adjacent = geo.dx == 1 and row == tap
         lanes, vectors = isa.lanes[word], isa.lanes[word] * word // isa.register
         per_weight = planes * isa.per_weight
@@ -203,7 +205,7 @@ class Tiling:
         def tiles(count: int, blocks: int) -> list[Tiling]:
             """With every number of pixels."""
             return [
-                Tiling(isa, geo, found, word, tap, adjacent, count, blocks, pixels, planes)
+                Tiling(isa, geo, found, word, tap, adjacent, count, blocks, pixels, planes, tail)
                 for pixels in range(1, isa.room + 1)
                 if blocks * vectors * (pixels * isa.per_sum + per_weight) <= isa.room
             ]
@@ -216,8 +218,8 @@ class Tiling:
         return offers
 
     def key(self, r: Region) -> tuple[int, ...]:
-        """What the products inside depend on: with bits the number of taps, with trits the taps themselves."""
-        return (r.taps,) if self.planes == 1 else (r.ky.start, r.ky.stop, r.kx.start, r.kx.stop)
+        """What the count of the products inside depends on: the number of taps, or with trits or tails the taps."""
+        return (r.taps,) if self.planes == 1 and not self.tail else (r.ky.start, r.ky.stop, r.kx.start, r.kx.stop)
 
     @cached_property
     def classes(self) -> dict[tuple[int, ...], Region]:
@@ -267,7 +269,12 @@ class Tiling:
     @property
     def w_tile(self) -> int:
         """Bytes of weights per tile."""
-        return self.geo.taps * self.tap * self.w_step
+        return (self.geo.taps * self.tap + self.tail_steps) * self.w_step
+
+    @property
+    def tail_steps(self) -> int:
+        """Steps over the words that hold the tails of all taps."""
+        return -(-self.geo.taps * self.tail // self.word)
 
     @property
     def run(self) -> int:
@@ -287,7 +294,7 @@ class Tiling:
     @property
     def flush_runs(self) -> int:
         """Runs after which narrow accumulators are emptied; 0: only at the end, or (longer ones) within runs."""
-        total = self.geo.taps * self.tap
+        total = self.geo.taps * self.tap + self.tail_steps
         return self.isa.flush // self.run if self.isa.flush and total > self.isa.flush else 0
 
     @property
@@ -304,7 +311,7 @@ class Tiling:
             p = self.pixels if r.count >= self.pixels else 1
             tiles = self.geo.n * self.tiles * -(-r.count // p)
             runs = tiles * len(r.ky) * (1 if self.adjacent else len(r.kx))
-            steps = tiles * r.taps * self.tap
+            steps = tiles * (r.taps * self.tap + self.tail_steps)
             terms[f"{fixed}steps"] += steps
             terms["counts" if self.planes == 1 else "trit counts"] += steps * self.blocks * p * vectors
             terms["weights"] += steps * self.blocks * vectors * self.planes
@@ -313,6 +320,8 @@ class Tiling:
             terms["run pixels"] += runs * p
             terms["tile pixels"] += tiles * p
             terms["blocks"] += tiles * self.blocks * p
+            if self.tail:  # gathering the tail of a tap takes as long as some steps to a next pixel
+                terms["run pixels"] += 3 * self.geo.n * r.count * r.taps
         return terms
 
     @cached_property

@@ -14,7 +14,7 @@ from bitc import interp
 from bitc.ir.dtypes import BIT1
 from bitc.ir.graph import Graph, Value
 from bitc.ir.types import Quant, TensorType
-from bitc.kernels import conv_tiles
+from bitc.kernels import assign_layouts, conv_tiles
 from bitc.kernels.geometry import geometry
 from bitc.kernels.tiles import TILE_ISAS, pack_tiles, regions, tile_isas, unpack_tiles
 from bitc.ops.epilogue import Affine, Epilogue, TernThreshold, Threshold
@@ -104,6 +104,14 @@ def test_trits(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     check(graph, target, tmp_path, monkeypatch, random_feeds(graph))
 
 
+@pytest.mark.parametrize("target", [t for t in TARGETS if t != "x86-64-v3"])
+def test_a_few_channels_beyond_a_word_are_gathered(target: str) -> None:
+    w = bits(np.random.default_rng(7), 65, 3, 3, 33)
+    chip = Target.load(target)
+    graph = assign_layouts(case(TensorType((1, 16, 16, 33), BIT1), w, WINDOWS["3x3"], 0), chip)
+    assert all(plan.tail == plan.tail_steps == 1 for plan in conv_tiles.tilings(graph.nodes[0], chip))
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_groups(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng, graphs = np.random.default_rng(5), []
@@ -125,7 +133,7 @@ def test_counters_hold_extremes(target: str, value: bool, tmp_path: Path, monkey
             w = Value("w", TensorType((9, 1, 1, k), BIT1), np.full((9, 1, 1, k), low))
             graphs.append(case(TensorType((1, 1, 5, k), BIT1), w, Window(), 4 * (1 + i % 2)))
     bytewise = (24, 40, 72) if any(i.expanded for i in tile_isas(Target.load(target))) else ()
-    for c in (*bytewise, 32, 64, 192, 256):  # 3x3: 9 runs of a tap, or 3 of three times as many steps
+    for c in (*bytewise, 32, 33, 64, 68, 192, 256):  # 3x3: 9 runs of a tap, or 3 of three times as many steps
         for window in (WINDOWS["3x3"], WINDOWS["3x3d2"]):
             w = Value("w", TensorType((32, 3, 3, c), BIT1), np.full((32, 3, 3, c), True))
             graphs.append(case(TensorType((1, 4, 5, c), BIT1), w, window, 4))
