@@ -118,7 +118,7 @@ def test_the_least_memory_within_an_overhead(planner: Planner) -> None:
 
 def test_pictures_stand_alone(planner: Planner) -> None:
     front = planner.front()
-    picture = ET.fromstring(chart.memory_svg(front[1].plan, "<pyramid>"))
+    picture = ET.fromstring(chart.svg(chart.memory(front[1].plan, "<pyramid>")))
     blocks = [e for e in picture.iter() if e.tag.endswith("rect")]
     assert len(blocks) == len(front[1].plan.slots)
     page = chart.page("pyramid", TARGET.name, front, front[1])

@@ -15,6 +15,7 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from bitc.cli import main
 
@@ -103,8 +104,13 @@ def test_verify_run_and_bench(model: Path, target: str, tmp_path: Path) -> None:
 
 
 def test_plan(model: Path, tmp_path: Path) -> None:
-    result = bitc("plan", model, "-t", "cortex-m4", "--max-overhead", "1.25", "-o", tmp_path / "plan", "--json")
+    result = bitc(
+        "plan", model, "-t", "cortex-m4", "--max-overhead", "1.25", "-o", tmp_path / "plan", "--png", "--json"
+    )
     assert result.exit_code == 0, result.output
+    for picture in ("memory.png", "front.png"):
+        with Image.open(tmp_path / "plan" / picture) as image:
+            assert image.size == (2000, 840) and len(image.getcolors(2**16) or ()) > 3  # shapes of several colours
     report = json.loads(result.stdout)
     chosen = report["points"][report["chosen"]]
     assert chosen["mac_factor"] <= 1.25 and set(chosen) >= {"arena_bytes", "mac_factor", "schedule"}
