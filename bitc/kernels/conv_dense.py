@@ -30,16 +30,17 @@ BLOCK = 8
 def pack_dense(w: Array, group: int) -> Array:
     """Weights ``[O, kh, kw, C]`` as blocks ``[K, <= BLOCK]`` of each group's outputs, one after the other."""
     flat = w.reshape(w.shape[0], -1)
-    return np.concatenate([flat[start:stop].T.reshape(-1) for start, stop in _blocks(w.shape[0], group)])
+    return np.concatenate([flat[start:stop].T.reshape(-1) for start, stop in blocks(w.shape[0], group)])
 
 
 def pack_signs(w: Array, group: int) -> Array:
     """Weights of bits or trits as blocks of K bytes per plane; bit j of a byte belongs to output j of the block."""
     rows = np.stack([p.reshape(w.shape[0], -1) for p in planes(w)], axis=2)  # [O, K, planes]
-    return np.concatenate([pack_bits(rows[i:j].T.swapaxes(0, 1), 8).reshape(-1) for i, j in _blocks(w.shape[0], group)])
+    return np.concatenate([pack_bits(rows[i:j].T.swapaxes(0, 1), 8).reshape(-1) for i, j in blocks(w.shape[0], group)])
 
 
-def _blocks(outputs: int, group: int) -> list[tuple[int, int]]:
+def blocks(outputs: int, group: int) -> list[tuple[int, int]]:
+    """First and last output, exclusive, of each block."""
     size = outputs // group
     return [(s, min(s + BLOCK, g + size)) for g in range(0, outputs, size) for s in range(g, g + size, BLOCK)]
 
@@ -87,6 +88,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "w_cast": kind is not acc.dtype,
         "w_t": packed.dtype.name + "_t" if packed.dtype.kind in "iu" else "float",
         "signs": signs,
+        "nibbles": False,
         "trits": kind is TERN,
         "acc_t": acc.dtype.c_type,
         "float_acc": acc.dtype.is_float,
