@@ -13,6 +13,7 @@ import numpy as np
 
 from bitc.ir.graph import Array, Graph, Node, Value
 from bitc.ops.base import Pointwise
+from bitc.ops.epilogue import Affine
 from bitc.ops.linear import Conv2D
 from bitc.ops.movement import Concat, Reshape
 from bitc.ops.pool import AveragePool, MaxPool
@@ -53,6 +54,10 @@ class ChannelTies:
         for v, start in self.start.items():
             if not any(self._live[self._root(start + c)] for c in range(v.type.channels)):
                 self._live[self._root(start)] = True  # no value may become empty
+
+    def constant(self, v: Value) -> Array:
+        """What each channel of v always is; NaN where it varies or is not known."""
+        return self._constant(v)
 
     def kept(self, v: Value) -> Array:
         """Indices of the channels of v that stay."""
@@ -134,6 +139,8 @@ class ChannelTies:
             self._across(x, op.group)
             self._across(y, op.group)
         acc = np.zeros((1, y.type.channels), op.accumulator(x.type, w.type).dtype.carrier)
+        if isinstance(op.epilogue, Affine):  # a batch norm whose gamma is zero
+            silent = silent | (np.broadcast_to(node.input(2).array, silent.shape) == 0)
         made = op.epilogue.apply(acc, *(v.array if v else None for v in node.inputs[2:])) if op.epilogue else acc
         self._constants[y] = np.where(silent, np.asarray(made, np.float64).reshape(-1), np.nan)
 

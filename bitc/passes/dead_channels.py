@@ -1,7 +1,8 @@
 """Remove channels that no result depends on, through the whole graph.
 
 A channel of a value goes if nothing reads it but convolutions that multiply it with zeros, or that it reaches as the
-constant that means 0 there (all weights that make it are zero), and the same holds of all that is tied to it.
+constant that means 0 there (all weights that make it are zero), and the same holds of all that is tied to it. Other
+constants are folded into biases first (`constant_channels`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from bitc.ops.movement import Reshape
 from bitc.ops.pool import MaxPool
 from bitc.ops.quantize import Requantize
 from bitc.passes.channel_ties import ChannelTies
+from bitc.passes.constant_channels import folded
 from bitc.passes.context import Context
 
 _NARROWED = (Pointwise, Conv2D, MaxPool, Requantize)
@@ -30,6 +32,15 @@ class DeadChannels:
 
     def run(self, graph: Graph, ctx: Context) -> Graph:
         ties = ChannelTies(graph)
+        folds = folded(graph, ties)
+        if folds is not graph:
+            less = self._removed(folds, ChannelTies(folds), ctx)
+            if less is not folds:  # else nothing would be gained by another bias
+                return less
+        return self._removed(graph, ties, ctx)
+
+    @staticmethod
+    def _removed(graph: Graph, ties: ChannelTies, ctx: Context) -> Graph:
         keep = {v: ties.kept(v) for v in ties.start}
         removed = {v: v.type.channels - len(k) for v, k in keep.items() if len(k) < v.type.channels}
         for node in graph.nodes:
