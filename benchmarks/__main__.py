@@ -1,11 +1,11 @@
 """``python -m benchmarks instructions|int8|lowbit|sparse|host [TARGET ...]``, ``fit [TARGET or ROW ...]``, ``web``,
-``compile [MODEL ...]``, ``compression [STEPS ...]``."""
+``compile [MODEL ...]``, ``compression [STEPS ...]``, ``memory [FOLDER ...]``."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import compiling, compression, fit, host, instructions, int8, lowbit, sparse, web
+from benchmarks import compiling, compression, fit, host, instructions, int8, lowbit, memory, sparse, web
 
 
 def main() -> None:
@@ -35,6 +35,10 @@ def main() -> None:
     if command == "compile":
         compiling.write(times := compiling.run(names))
         print(compiling.table(times))
+        return
+    if command == "memory":
+        memory.write(planned := memory.run(names))
+        print(memory.table(planned))
         return
     if command == "int8":
         int8.write(found := int8.run(names))

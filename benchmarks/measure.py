@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bitc.codegen import emit
 from bitc.ir.graph import Graph, Node
-from bitc.ir.program import Program
+from bitc.ir.program import struct_layout
 from bitc.ir.schedule import Schedule
 from bitc.kernels import Goal, Selection, assign_layouts, select
 from bitc.kernels.select import Choice, weights_bytes
@@ -56,7 +56,7 @@ def measure(
             (folder / path).write_text(text, encoding="utf-8")
         build = build_model(target, folder, NAME, folder / "hooked", hooks=True, opt=opt)
         image = _noise(sum(-(-v.type.nbytes // 8) * 8 for v in graph.inputs))
-        size = _input_bytes(program)
+        size = struct_layout([b.type for b in program.inputs])[1]
         records = open_runner(target).run(RunRequest(build, [image[:size]], hooks=True, seconds=3000)).layers[0]
         code = _code_bytes(folder, target, opt)
     costs, before = {}, 0
@@ -70,15 +70,6 @@ def measure(
         for n, i in pairs
         if i is not None
     ]
-
-
-def _input_bytes(program: Program) -> int:
-    """Size of the input struct."""
-    at, align = 0, 1
-    for b in program.inputs:
-        align = max(align, b.type.alignment)
-        at = -(-at // b.type.alignment) * b.type.alignment + b.type.nbytes
-    return -(-at // align) * align
 
 
 def _noise(size: int) -> bytes:

@@ -219,12 +219,15 @@ def plan(found: Optimized, target: Target) -> tuple[dict[str, Any], list[Planned
             "schedule": str(p.schedule),
             "predicted": p.predicted,
             "lower_bound": p.plan.lower_bound,
+            "liveness": p.plan.liveness,
+            "why_above_bound": p.plan.why_above_bound,
         }
         for p in front
     ]
     index = next(i for i, p in enumerate(front) if p.plan.arena_bytes == chosen.plan.arena_bytes)
     fits = target.memory.ram is None or chosen.ram_bytes <= target.memory.ram
-    return {"target": target.name, "points": points, "chosen": index, "fits": fits}, front, chosen
+    order = {"peak": planner.ordered.peak, "bound": planner.ordered.bound, "quality": planner.ordered.quality}
+    return {"target": target.name, "points": points, "chosen": index, "fits": fits, "order": order}, front, chosen
 
 
 def inspection(found: Optimized) -> dict[str, Any]:

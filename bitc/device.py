@@ -10,7 +10,7 @@ import numpy as np
 from bitc import runners
 from bitc.errors import ToolchainError
 from bitc.ir.graph import Array
-from bitc.ir.program import Buffer, Program
+from bitc.ir.program import Buffer, Program, struct_layout
 from bitc.ir.types import TensorType
 from bitc.kernels.pack import WORDS, unpack_tensor
 from bitc.runners import RunRequest, RunResult
@@ -53,26 +53,14 @@ def decode(t: TensorType, data: bytes) -> Array:
     return np.frombuffer(data, t.dtype.carrier).reshape(t.shape)
 
 
-def _offsets(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
-    """Where C puts the members of the struct, and the struct's size."""
-    at, align, offsets = 0, 1, []
-    for b in buffers:
-        step = b.type.alignment
-        at = -(-at // step) * step
-        offsets.append(at)
-        at += max(b.type.nbytes, step)  # C has no array of no elements
-        align = max(align, step)
-    return offsets, -(-at // align) * align or 1  # a struct without tensors has one unused byte
-
-
 def struct_bytes(buffers: Sequence[Buffer]) -> int:
     """Bytes of the input or output struct of these buffers."""
-    return _offsets(buffers)[1]
+    return struct_layout([b.type for b in buffers])[1]
 
 
 def pack_struct(buffers: Sequence[Buffer], sample: Sample) -> bytes:
     """The image of the input struct."""
-    offsets, size = _offsets(buffers)
+    offsets, size, _ = struct_layout([b.type for b in buffers])
     image = bytearray(size)
     for b, offset in zip(buffers, offsets, strict=True):
         data = np.ascontiguousarray(sample[b.name], b.type.dtype.carrier).tobytes()
@@ -82,7 +70,7 @@ def pack_struct(buffers: Sequence[Buffer], sample: Sample) -> bytes:
 
 def unpack_struct(buffers: Sequence[Buffer], image: bytes) -> dict[str, Array]:
     """Arrays of the output struct, by name."""
-    offsets, _ = _offsets(buffers)
+    offsets = struct_layout([b.type for b in buffers])[0]
     return {
         b.name: decode(b.type, image[offset : offset + b.type.nbytes])
         for b, offset in zip(buffers, offsets, strict=True)

@@ -55,7 +55,7 @@ class Options:
     from the file name. `goal`: what kernels are chosen for.
     `sparse`: whether kernels that leave out zero weights may be chosen. `max_overhead`: factor of multiply-accumulates
     within which the least memory is wanted; None: the least work that fits the target. `stream`: whether the input
-    comes row by row.
+    comes row by row. `overwrite_input`: inputs lie in the arena, where a run may overwrite them.
     """
 
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -68,6 +68,7 @@ class Options:
     sparse: bool = True
     max_overhead: float | None = None
     stream: bool = False
+    overwrite_input: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,9 @@ def planner(model: Optimized, target: Target) -> Planner:
     """The schedules of a model on a target."""
     options = model.options
     without = () if options.sparse else ZEROS_SKIPPED
-    return Planner(model.graph, target, options.goal, without, model.imported.states, options.stream)
+    return Planner(
+        model.graph, target, options.goal, without, model.imported.states, options.stream, options.overwrite_input
+    )
 
 
 def prefix(name: str, source: str | Path | bytes) -> str:

@@ -14,7 +14,7 @@ from bitc.ir.schedule import Schedule
 from bitc.kernels import Goal, Selection, assign_layouts, choose_few_bits, select
 from bitc.lower import RowCache, lower
 from bitc.ops.repeat import with_bodies
-from bitc.schedule import order, plan_memory
+from bitc.schedule import Order, best_order, plan_memory
 from bitc.schedule.estimate import macs
 from bitc.schedule.rows_first import rows_first
 from bitc.schedule.search import Point, by_work, candidates
@@ -61,7 +61,8 @@ class Planned:
 
 @dataclass(frozen=True, eq=False)
 class Planner:
-    """Plans of one model for one target. `states`: pairs of inputs and outputs that stay in the arena."""
+    """Plans of one model for one target. `states`: pairs of inputs and outputs that stay in the arena.
+    `overwrite_input`: whether inputs lie in the arena, where their memory is used again."""
 
     graph: Graph
     target: Target
@@ -71,12 +72,17 @@ class Planner:
     states: Sequence[tuple[str, str]] = ()
     stream: bool = False
     """Whether the input comes row by row."""
+    overwrite_input: bool = False
 
     @cached_property
     def by_layers(self) -> Planned:
         """The plan without stages."""
-        graph = self._by_rows if self.stream else self._laid_out(self.graph)
-        return self._lowered(Schedule(graph), self._fast)
+        return self._lowered(Schedule(self.ordered.graph), self._fast)
+
+    @cached_property
+    def ordered(self) -> Order:
+        """The layers in the order in which they run."""
+        return self._rows_ordered if self.stream else self._laid_out(self.graph)
 
     @cached_property
     def _fast(self) -> _Kernels:
@@ -89,13 +95,17 @@ class Planner:
 
     @cached_property
     def _by_rows(self) -> Graph:
-        kept = tuple(i for i, _ in self.states)
-        return self._laid_out(by_rows(self.graph, kept) if self.stream else rows_first(self.graph))
+        return self._rows_ordered.graph
 
     @cached_property
     def _points(self) -> list[Point]:
         """Memory against multiply-accumulates."""
         return candidates(self._by_rows)
+
+    @cached_property
+    def _rows_ordered(self) -> Order:
+        kept = tuple(i for i, _ in self.states)
+        return self._laid_out(by_rows(self.graph, kept) if self.stream else rows_first(self.graph))
 
     def front(self) -> list[Planned]:
         """Plans of which none needs both less memory and less work than another, least work first."""
@@ -141,17 +151,17 @@ class Planner:
     def _at(self, point: Point, kernels: _Kernels) -> Planned:
         return self._lowered(Schedule(self._by_rows, point.stages), kernels)
 
-    def _laid_out(self, graph: Graph) -> Graph:
-        graph = with_bodies(graph, self._laid_out)
+    def _laid_out(self, graph: Graph) -> Order:
+        graph = with_bodies(graph, lambda body: self._laid_out(body).graph)
         few = choose_few_bits(graph, self.target, self.goal)  # before layouts: planes are packed, bytes are not
-        return order(assign_layouts(few, self.target))
+        return best_order(assign_layouts(few, self.target))
 
     def _lowered(self, schedule: Schedule, kernels: _Kernels) -> Planned:
         graph = schedule.graph
         if graph not in kernels.selections:
             kernels.selections[graph] = select(graph, kernels.target, self.goal, self.without)
         selection = kernels.selections[graph]
-        program = lower(schedule, selection, kernels.target, self.states, kernels.rows)
+        program = lower(schedule, selection, kernels.target, self.states, kernels.rows, self.overwrite_input)
         return Planned(schedule, selection, program, plan_memory(program))
 
 

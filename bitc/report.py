@@ -37,6 +37,8 @@ def compile_report(
         "files": sorted(files),
         "arena_bytes": plan.arena_bytes,
         "arena_lower_bound": plan.lower_bound,
+        "liveness_bytes": plan.liveness,
+        "scratch_bytes": plan.scratch_bytes,
         "schedule": schedule,
         "mac_factor": round(1 + sum(layer.recomputed for layer in program.layers) / max(sum(macs.values()), 1), 4),
         "stack_bytes": objects.stack_bytes(f"{name}_run"),
@@ -45,6 +47,7 @@ def compile_report(
             {"input": i, "output": o, "bytes": b.type.nbytes} for (i, o), b in zip(states, program.states, strict=True)
         ],
         "input_bytes": program.given_bytes,
+        "input_in_arena_bytes": program.input.type.nbytes if program.input else 0,
         "output_bytes": sum(b.type.nbytes for b in program.outputs),
         "weights_bytes": program.weights_bytes,
         "code_bytes": objects.code_bytes,

@@ -75,6 +75,8 @@ def _show_sizes(report: dict[str, Any]) -> None:
             ("arena bytes", report["arena_bytes"]),
             ("of it state bytes", report["state_bytes"] or None),
             ("stack bytes", report["stack_bytes"]),
+            ("scratch bytes in it", report["scratch_bytes"] or None),
+            ("input bytes in it", report["input_in_arena_bytes"] or None),
             ("input bytes", report["input_bytes"]),
             ("output bytes", report["output_bytes"]),
             ("weights bytes", report["weights_bytes"]),

@@ -114,6 +114,11 @@ def target_options(command: _Command) -> _Command:
             show_default=True,
             help="How the C code takes the input. stream: an image row by row, never whole in RAM.",
         ),
+        click.option(
+            "--overwrite-input/--keep-input",
+            default=False,
+            help="Let the input lie in the arena, where its memory is used again. Default: it is only read.",
+        ),
         click.option("--ram", default=None, metavar="SIZE", help="RAM of the chip, e.g. 64k."),
         click.option(
             "-t", "--target", default="host", show_default=True, help="A name of `bitc targets`, or a TOML file."
@@ -134,10 +139,16 @@ def make_options(
     sparse: bool = True,
     max_overhead: float | None = None,
     given: str = "whole",
+    overwrite_input: bool = False,
 ) -> Options:
     known = dict(_constant(c) for c in constants)
     sizes = dict(_shape(s) for s in shapes)
-    return Options(sizes, known, states, int(sign0 or 0), snap, name, goal, sparse, max_overhead, given == "stream")
+    stream = given == "stream"
+    if stream and overwrite_input:
+        raise UsageError("an input that comes by rows is nowhere to be overwritten", hint="leave out --overwrite-input")
+    return Options(
+        sizes, known, states, int(sign0 or 0), snap, name, goal, sparse, max_overhead, stream, overwrite_input
+    )
 
 
 def make_job(
@@ -159,12 +170,16 @@ def make_job(
     no_sparse: bool,
     max_overhead: float | None,
     given: str,
+    overwrite_input: bool,
 ) -> Job:
     """The parsed form of `model_options` and `target_options`."""
     chip = Target.load(target, ram, flash, features)
     toolchain = Toolchain(cc) if cc else Toolchain()
     goal = Goal(optimize)
-    options = make_options(shapes, constants, states, snap, sign0, name, goal, not no_sparse, max_overhead, given)
+    sparse = not no_sparse
+    options = make_options(
+        shapes, constants, states, snap, sign0, name, goal, sparse, max_overhead, given, overwrite_input
+    )
     return Job(model, chip, options, toolchain, _LEVELS[goal], as_json)
 
 

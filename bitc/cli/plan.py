@@ -56,5 +56,6 @@ def plan_command(folder: Path | None, png: bool, force: bool, **options: Any) ->
         rows,
         right=(1, 2, 3),
     )
+    click.echo(f"order of the layers: {report['order']['quality']}")
     if not report["fits"]:
         click.echo("no schedule fits the RAM of the target", err=True)

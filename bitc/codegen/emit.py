@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bitc import resources
 from bitc.codegen.interface import members
@@ -105,6 +105,8 @@ class _Emitter:
                 checks=self.target.c_checks,
                 state_bytes=self.plan.state_bytes,
                 stream=self._stream(),
+                input_offset=self._input_offset,
+                input_size=self.program.input.type.nbytes if self.program.input else None,
             ),
             f"{self.prefix}_weights.c": self.renderer.file("weights.c.j2", **common),
             "CMakeLists.txt": self.renderer.file("CMakeLists.txt.j2", **common),
@@ -121,6 +123,7 @@ class _Emitter:
             arena_bytes=self.plan.arena_bytes,
             arena_align=self.plan.arena_align,
             weights_bytes=self.program.weights_bytes,
+            input_offset=self._input_offset,
             states=[f"{b.name}: {b.type}".replace("*/", "* /") for b in self.program.states],
             state_bytes=self.plan.state_bytes,
             stream=self._stream(),
@@ -135,6 +138,11 @@ class _Emitter:
         member, at = self.inputs[0], self.plan.offset(p.progress)
         size = c_size(p.row.type)
         return {"m": member, "rows": height, "width": width, "channels": channels, "size": size, "at": at}
+
+    @property
+    def _input_offset(self) -> int | None:
+        """Where the inputs lie in the arena, if they do."""
+        return self.plan.offset(self.program.input) if self.program.input else None
 
     def _statements(self, items: Sequence[Item], depth: int) -> Iterator[_Statement]:
         for item in items:
@@ -160,12 +168,24 @@ class _Emitter:
     def _call(self, call: Call, depth: int) -> _Statement:
         new = call.layer not in self.described
         self.described.add(call.layer)
-        function = self.renderer.function(call.function)
-        args = ", ".join(
-            self._pointer(place, p.c_type, p.is_const) for place, p in zip(call.args, call.function.params, strict=True)
-        )
+        function = call.function
+        shared = {i for pair in self._sharing(call) for i in pair}
+        if shared:
+            params = (replace(p, restrict=False) if i in shared else p for i, p in enumerate(function.params))
+            function = replace(function, params=tuple(params))
+        pointers = (self._pointer(place, p.c_type, p.is_const)
+                    for place, p in zip(call.args, function.params, strict=True))  # fmt: skip
         comment = _describe(call.layer, self.program.layers[call.layer]) if new else ""
-        return _Statement(f"{function}({args});", depth, comment)
+        return _Statement(f"{self.renderer.function(function)}({', '.join(pointers)});", depth, comment)
+
+    def _sharing(self, call: Call) -> Iterator[tuple[int, int]]:
+        """The arguments of which one is written where the other lies."""
+        kinds = (Kind.ARENA, Kind.STATE)
+        for w in call.writes:
+            for i, place in enumerate(call.args):
+                y, x = call.args[w].within, place.within
+                if i != w and y.root.kind in kinds and x.root.kind in kinds and self.plan.overlap(y, x):
+                    yield w, i
 
     def _pointer(self, place: Place, c_type: str, is_const: bool) -> str:
         root, const = place.buffer.root, "const " if is_const else ""
@@ -182,8 +202,9 @@ class _Emitter:
             text, stored = constant.name, constant.c_type
         else:
             text, stored = self.paths[root], root.c_type
-        if not place.is_start:
-            offset_text = f" + {place.offset}" if place.offset else ""
+        offset = place.buffer.start + place.offset
+        if offset or steps:
+            offset_text = f" + {offset}" if offset else ""
             return f"{pointer}({const}void *)(({const}unsigned char *){text}{offset_text}{steps})"
         return text if c_type in (stored, "void") else f"{pointer}({const}void *){text}"
 

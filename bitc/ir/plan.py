@@ -16,6 +16,11 @@ class Block:
     align: int
     start: int
     stop: int
+    is_scratch: bool = False
+
+    @property
+    def lifetime(self) -> tuple[int, int]:
+        return self.start, self.stop
 
     def meets(self, other: Block) -> bool:
         return self.start <= other.stop and other.start <= self.stop
@@ -29,15 +34,41 @@ class MemoryPlan:
     arena_bytes: int
     arena_align: int
     lower_bound: int
-    """Peak of the live bytes: no plan of this order of calls is smaller."""
+    """No plan of this order of calls is smaller: the peak of the live bytes, less what outputs may lie over inputs."""
+    liveness: int
+    """Peak of the live bytes if each buffer had its own."""
     slots: tuple[tuple[Block, int], ...] = field(repr=False)
     """Placed blocks with their offsets."""
     state_bytes: int = 0
     """Bytes at the start of the arena that keep their contents between runs."""
 
+    @property
+    def scratch_bytes(self) -> int:
+        """The most working memory that one call has, beside what it reads and writes."""
+        at: dict[int, int] = {}
+        for block, _ in self.slots:
+            if block.is_scratch:
+                at[block.start] = at.get(block.start, 0) + block.size
+        return max(at.values(), default=0)
+
+    @property
+    def why_above_bound(self) -> str:
+        """Why the arena is more than a hundredth larger than the lower bound; empty if it is not."""
+        if self.arena_bytes <= 1.01 * self.lower_bound:
+            return ""
+        slots = [(b, at, at + b.size) for b, at in self.slots]
+        over = any(a is not b and a.meets(b) and start < end and first < stop
+                   for a, start, stop in slots for b, first, end in slots)  # fmt: skip
+        return "layer by layer a little lower: distances add up" if over else "gaps between blocks"
+
     def offset(self, buffer: Buffer) -> int:
         """Offset of an arena buffer, views included."""
-        return self.offsets[buffer.root]
+        return self.offsets[buffer.root] + buffer.start
+
+    def overlap(self, a: Buffer, b: Buffer) -> bool:
+        """Whether two buffers of the arena have bytes in common."""
+        first, second = self.offset(a), self.offset(b)
+        return first < second + b.type.nbytes and second < first + a.type.nbytes
 
     def memory_map(self) -> str:
         """A table of the arena: bytes, offset, lifetime and owner of each block."""

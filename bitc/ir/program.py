@@ -4,7 +4,7 @@ schedule, and what codegen prints."""
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ class Kind(enum.Enum):
 class Buffer:
     """Memory of one value, compared by identity.
 
-    A view has a `base`, whose memory it shares from its first byte. The `data` of a CONST buffer is what is stored:
+    A view has a `base`, whose memory it shares from byte `offset` on. The `data` of a CONST buffer is what is stored:
     an array of the C type (packed weights are arrays of words).
     """
 
@@ -40,11 +40,18 @@ class Buffer:
     is_scratch: bool = False
     min_alignment: int = 1
     """Bytes to which the memory is aligned in any case."""
+    offset: int = 0
+    """Where a view starts in its base, in bytes."""
 
     @property
     def root(self) -> Buffer:
         """The buffer that owns the memory."""
         return self.base.root if self.base else self
+
+    @property
+    def start(self) -> int:
+        """Where it starts in its root, in bytes."""
+        return self.base.start + self.offset if self.base else 0
 
     @property
     def alignment(self) -> int:
@@ -70,6 +77,17 @@ def c_type(t: TensorType) -> str:
 def c_size(t: TensorType) -> int:
     """Number of C objects of `c_type` in a tensor."""
     return t.rows * t.row_words if t.layout.word else t.size
+
+
+def struct_layout(types: Sequence[TensorType]) -> tuple[list[int], int, int]:
+    """A C struct of arrays: where each starts, and the size and alignment of all, in bytes. An array has one element at
+    least."""
+    offsets, at, align = list[int](), 0, 1
+    for t in types:
+        align = max(align, t.alignment)
+        offsets.append(-(-at // t.alignment) * t.alignment)
+        at = offsets[-1] + max(t.nbytes, t.alignment)
+    return offsets, max(-(-at // align) * align, 1), align
 
 
 @dataclass(frozen=True)
@@ -108,9 +126,23 @@ class Place:
     """Bytes per iteration of each enclosing loop, outermost first; empty: none."""
 
     @property
+    def within(self) -> Buffer:
+        """What it may point into: its buffer, or all that the buffer is a part of if it moves."""
+        return self.buffer.root if self.offset or any(self.steps) else self.buffer
+
+    @property
     def is_start(self) -> bool:
         """Whether it is always the buffer's first byte."""
         return not self.offset and not any(self.steps)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What a kernel writes may lie over an input: it starts `lead` bytes after the input, or any number of times `step`
+    bytes before that. (Or beyond the input's end, as always.) `lead` may be negative."""
+
+    lead: int
+    step: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +154,8 @@ class Call:
     writes: tuple[int, ...]
     layer: int
     """Index into `Program.layers`."""
-    inplace: tuple[tuple[int, int], ...] = ()
-    """(written, read): arguments that may share memory from the first byte."""
+    overlaps: tuple[tuple[int, int, Overlap], ...] = ()
+    """(written, read, how): arguments that may share memory if what is read dies here."""
 
     @property
     def written(self) -> tuple[Buffer, ...]:
@@ -204,8 +236,15 @@ class Program:
 
     @property
     def given_bytes(self) -> int:
-        """Bytes that the caller holds as input at a time."""
+        """Bytes that the caller holds as input at a time, outside the arena."""
+        if self.input:
+            return 0
         return sum(b.type.nbytes for b in ((self.row,) if self.row else self.inputs))
+
+    @property
+    def input(self) -> Buffer | None:
+        """The struct of the inputs, if it lies in the arena."""
+        return next((b.root for b in self.inputs if b.root.kind is Kind.ARENA), None)
 
     @property
     def calls(self) -> tuple[Call, ...]:

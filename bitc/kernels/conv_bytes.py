@@ -18,9 +18,10 @@ import numpy as np
 
 from bitc.ir.dtypes import INT8, UINT8
 from bitc.ir.graph import Array, Node
+from bitc.kernels import overlap
 from bitc.kernels.bounds import product_range
 from bitc.kernels.epilogues import summed_epilogue
-from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, over_x, scratch
 from bitc.kernels.windows import numbers, runs
 from bitc.kernels.work import Work, put, windows
 from bitc.ops.epilogue import Levels
@@ -97,7 +98,19 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "has_start": bool(start.any()),
         "y_row": y.row_words if e["word"] else outputs,
     }
-    return (Step(VARIANT.name, "kernels/conv_bytes.j2", tuple(args), context, ("bitc_defs.h", "isa/bytes.j2")),)
+    gathered, pairs = not direct and op.group == 1, overlap.singly(geo, PIXELS)
+    over = over_x(overlap.by_pixels(geo, x.type, y, pairs, gathered, op.planar))
+    return (
+        Step(
+            VARIANT.name,
+            "kernels/conv_bytes.j2",
+            tuple(args),
+            context,
+            ("bitc_defs.h", "isa/bytes.j2"),
+            over,
+            row_step="y_row",
+        ),
+    )
 
 
 def is_direct(node: Node) -> bool:

@@ -45,7 +45,7 @@ def _build(node: Node, target: Target) -> tuple[Step, ...]:
         "y_row": node.output.type.row_words if e["word"] else w.shape[0],
     }
     args = (out(node), Arg("x", x), Arg("w", w), *params)
-    return (Step("conv_computed", "kernels/conv_computed.j2", args, context, ("bitc_defs.h",)),)
+    return (Step("conv_computed", "kernels/conv_computed.j2", args, context, ("bitc_defs.h",), row_step="y_row"),)
 
 
 VARIANT = Variant("conv_computed", (Conv2D,), _accepts, _build)

@@ -13,10 +13,11 @@ import numpy as np
 from bitc.ir.dtypes import FLOAT32, INT8, TERN, DType
 from bitc.ir.graph import Array, Node
 from bitc.ir.program import c_type
+from bitc.kernels import overlap
 from bitc.kernels.epilogues import conv_epilogue
 from bitc.kernels.geometry import geometry
 from bitc.kernels.pack import pack_bits, planes, storage
-from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, over_x
 from bitc.kernels.work import Work, convolution
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
@@ -102,7 +103,8 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "y_row": node.output.type.row_words if e["word"] else w.shape[0],
     }
     args = (out(node), Arg("x", x), Arg("w", Packed(packed)), *params)
-    return (Step(VARIANT.name, "kernels/conv_dense.j2", args, context, ("bitc_defs.h",)),)
+    over = over_x(overlap.by_pixels(geo, x.type, node.output.type, overlap.singly(geo), False, op.planar))
+    return (Step(VARIANT.name, "kernels/conv_dense.j2", args, context, ("bitc_defs.h",), over, row_step="y_row"),)
 
 
 def cost(node: Node, target: Target) -> float:

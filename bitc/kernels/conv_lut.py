@@ -17,10 +17,11 @@ import numpy as np
 from bitc.ir.dtypes import INT8, TERN, UINT8
 from bitc.ir.graph import Array, Node
 from bitc.ir.program import c_type
+from bitc.kernels import overlap
 from bitc.kernels.epilogues import conv_epilogue
 from bitc.kernels.geometry import geometry
 from bitc.kernels.pack import pack_bits
-from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, over_x, scratch
 from bitc.kernels.work import Work, convolution
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
@@ -108,7 +109,8 @@ def _build(node: Node, target: Target) -> tuple[Step, ...]:
         "outputs": outputs,
         "y_row": node.output.type.row_words if e["word"] else outputs,
     }
-    return (Step(VARIANT.name, "kernels/conv_lut.j2", tuple(args), context, ("bitc_defs.h",)),)
+    over = over_x(overlap.by_pixels(geo, x.type, node.output.type, overlap.singly(geo), True, op.planar))
+    return (Step(VARIANT.name, "kernels/conv_lut.j2", tuple(args), context, ("bitc_defs.h",), over, row_step="y_row"),)
 
 
 def _cost(node: Node, target: Target) -> float:

@@ -14,9 +14,10 @@ import numpy as np
 
 from bitc.ir.dtypes import BIT1, INT8, TERN, UINT8
 from bitc.ir.graph import Array, Node
+from bitc.kernels import overlap
 from bitc.kernels.bounds import product_range
 from bitc.kernels.epilogues import conv_epilogue, summed_epilogue
-from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, over_x, scratch
 from bitc.kernels.windows import numbers, runs
 from bitc.kernels.work import Work, put, windows
 from bitc.ops.linear import Conv2D, units
@@ -94,7 +95,19 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "has_start": bool(start.any()),
         "y_row": y.row_words if e["word"] else outputs,
     }
-    return (Step(VARIANT.name, "kernels/conv_mve.j2", tuple(args), context, ("bitc_defs.h", "isa/mve.j2")),)
+    gathered = not direct and op.group == 1
+    over = over_x(overlap.by_pixels(geo, x.type, y, overlap.singly(geo), gathered, op.planar))
+    return (
+        Step(
+            VARIANT.name,
+            "kernels/conv_mve.j2",
+            tuple(args),
+            context,
+            ("bitc_defs.h", "isa/mve.j2"),
+            over,
+            row_step="y_row",
+        ),
+    )
 
 
 def work(node: Node, target: Target) -> Work:

@@ -18,6 +18,7 @@ import numpy as np
 
 from bitc.ir.dtypes import INT8
 from bitc.ir.graph import Array, Node
+from bitc.kernels import overlap
 from bitc.kernels.conv_bits import (
     LARGEST,
     gather,
@@ -31,7 +32,7 @@ from bitc.kernels.epilogues import conv_epilogue
 from bitc.kernels.geometry import geometry
 from bitc.kernels.isa import bit_isa
 from bitc.kernels.pack import WORDS
-from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, over_x, scratch
 from bitc.kernels.work import Work, convolution
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
@@ -108,7 +109,19 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "direct": direct,
         "y_row": node.output.type.row_words if e["word"] else w.shape[0],
     }
-    return (Step(VARIANT.name, "kernels/conv_planes.j2", tuple(args), context, ("bitc_defs.h", isa.template)),)
+    gathered = not direct and op.group == 1
+    over = over_x(overlap.by_pixels(geo, x.type, node.output.type, overlap.singly(geo), gathered))
+    return (
+        Step(
+            VARIANT.name,
+            "kernels/conv_planes.j2",
+            tuple(args),
+            context,
+            ("bitc_defs.h", isa.template),
+            over,
+            row_step="y_row",
+        ),
+    )
 
 
 def cost(node: Node, target: Target) -> float:

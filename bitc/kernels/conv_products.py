@@ -17,13 +17,14 @@ import numpy as np
 
 from bitc.ir.dtypes import INT16, DType
 from bitc.ir.graph import Array, Node
-from bitc.ir.program import c_type
+from bitc.ir.program import Overlap, c_type
 from bitc.ir.types import TensorType
+from bitc.kernels import overlap
 from bitc.kernels.bounds import product_range
 from bitc.kernels.epilogues import conv_epilogue, summed_epilogue
 from bitc.kernels.geometry import Geometry, geometry
 from bitc.kernels.products import Products, numbers, product_isa
-from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, over_x, scratch
 from bitc.kernels.work import Work, put
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
@@ -142,7 +143,32 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "y_row": y.row_words * y.layout.word // 8 if e["word"] else w.shape[0],
         "y_used": -(-w.shape[0] // 8),
     }
-    return (Step(VARIANT.name, "kernels/conv_products.j2", args, context, ("bitc_defs.h", isa.template, isa.codes)),)
+    uses = ("bitc_defs.h", isa.template, isa.codes)
+    return (
+        Step(
+            VARIANT.name,
+            "kernels/conv_products.j2",
+            args,
+            context,
+            uses,
+            over_x(_overlap(node, best)),
+            row_step="y_row",
+        ),
+    )
+
+
+def _overlap(node: Node, best: Products) -> tuple[Overlap, ...]:
+    """Tiles of outputs come one after the other, each with all pixels of x: y may lie over x where there is one, or
+    where x is copied."""
+    op, x, y = node.op, node.input(0).type, node.output.type
+    assert isinstance(op, Conv2D)
+    if y.layout.word and y.channels % y.layout.word:
+        return ()  # bits after the last output are cleared before anything is read
+    if best.copied:
+        return overlap.consumed(x)
+    alone = op.group == 1 and sum(times for _, _, times in best.shapes) == 1
+    rounds = overlap.rows(best.geo) if best.border else overlap.within_rows(best.geo, best.pixels)
+    return overlap.by_pixels(best.geo, x, y, rounds, not best.border, op.planar) if alone else ()
 
 
 def _in_vectors(starts: Array, groups: int, best: Products) -> Array:

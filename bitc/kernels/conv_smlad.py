@@ -15,11 +15,11 @@ import numpy as np
 
 from bitc.ir.dtypes import INT8, INT16, UINT8
 from bitc.ir.graph import Array, Node
-from bitc.ir.types import TensorType
+from bitc.kernels import overlap
 from bitc.kernels.bounds import product_range
 from bitc.kernels.epilogues import summed_epilogue
 from bitc.kernels.geometry import Geometry, geometry
-from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, over_x, scratch
 from bitc.kernels.windows import GROUP, numbers, runs
 from bitc.kernels.work import Work, put, windows
 from bitc.ops.epilogue import Levels
@@ -118,7 +118,7 @@ def one_by_one(node: Node, target: Target) -> bool:
         return False
     geo, ram = geometry(op.pixels(x), op.window, op.planar), target.memory.ram
     room = ram is None or 2 * PIXELS * w.type.size // w.shape[0] <= ram
-    return geo.pixels == 1 or (not room and _is_point(op, geo) and not _in_place(op, x, node.output.type, geo))
+    return geo.pixels == 1 or (not room and _is_point(op, geo))
 
 
 def _build_ones(node: Node, target: Target) -> tuple[Step, ...]:
@@ -155,7 +155,19 @@ def _build_ones(node: Node, target: Target) -> tuple[Step, ...]:
     }
     sign = "signed" if x.type.dtype is INT8 else "unsigned"
     parts = [f"isa/int8_dsp.j2#1 {s} {'wide' if wide and s > 1 else 'plain'} {sign}" for s in set(_sizes(outputs, 8))]
-    return (Step("dense_smlad", "kernels/dense_smlad.j2", tuple(args), context, ("bitc_defs.h", *sorted(parts))),)
+    rounds = overlap.singly(geo)
+    over = over_x(overlap.by_pixels(geo, x.type, node.output.type, rounds, not direct, op.planar))
+    return (
+        Step(
+            "dense_smlad",
+            "kernels/dense_smlad.j2",
+            tuple(args),
+            context,
+            ("bitc_defs.h", *sorted(parts)),
+            over,
+            row_step="y_row",
+        ),
+    )
 
 
 def _build_pairs(node: Node, target: Target) -> tuple[Step, ...]:
@@ -169,8 +181,7 @@ def _build_pairs(node: Node, target: Target) -> tuple[Step, ...]:
     order = found.order(2, (0, 1, 2, 3) if x.type.dtype is INT16 else HALVES)
     length = len(order) + len(order) % GROUP * (per_group % 2)  # single outputs take four at once
     packed = [pack_pairs(g.reshape(per_group, -1), order, wide, 4) for g in np.split(w.array, op.group)]
-    overlay = _in_place(op, x.type, y, geo)
-    args = [out(node, overlay), Arg("x", x, overlay=overlay), Arg("w", Packed(np.concatenate(packed))), *params]
+    args = [out(node), Arg("x", x), Arg("w", Packed(np.concatenate(packed))), *params]
     if bias.any():
         init = np.concatenate([_init(b, wide) for b in np.split(np.broadcast_to(bias, outputs), op.group)])
         args.append(Arg("init", Packed(init, "bias")))
@@ -201,13 +212,9 @@ def _build_pairs(node: Node, target: Target) -> tuple[Step, ...]:
     sizes = sorted(set(_sizes(per_group, 4)))
     parts = [f"isa/int8_dsp.j2#2 {size} {'wide' if wide and size > 1 else 'plain'} signed" for size in sizes]
     uses = ("bitc_defs.h", *parts)
-    return (Step(VARIANT.name, "kernels/conv_smlad.j2", tuple(args), context, uses, "x" if overlay else ""),)
-
-
-def _in_place(op: Conv2D, x: TensorType, y: TensorType, geo: Geometry) -> bool:
-    """Whether outputs may take over the memory of x: two pixels are gathered before their outputs are put, and those
-    take as many bytes as the pixels did. (Fewer would do, but a small tensor should not keep a large block.)"""
-    return _is_point(op, geo) and y.nbytes == x.nbytes
+    pairs = overlap.singly(geo, 2)
+    over = overlap.by_pixels(geo, x.type, y, pairs, reads_first=op.group == 1, planar=op.planar)
+    return (Step(VARIANT.name, "kernels/conv_smlad.j2", tuple(args), context, uses, over_x(over), row_step="y_row"),)
 
 
 def _is_point(op: Conv2D, geo: Geometry) -> bool:

@@ -21,10 +21,11 @@ import numpy as np
 from bitc.ir.dtypes import FLOAT32, INT8, UINT8
 from bitc.ir.graph import Array, Node
 from bitc.ir.program import c_type
+from bitc.kernels import overlap
 from bitc.kernels.depthwise_products import LANE_ISAS, LaneIsa
 from bitc.kernels.epilogues import conv_epilogue
 from bitc.kernels.geometry import geometry
-from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, over_x, scratch
 from bitc.kernels.work import Work, put
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
@@ -173,7 +174,11 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "outputs": w.shape[0],
         "weight_t": "float" if w.type.dtype is FLOAT32 else "int8_t",
     }
-    return (Step(VARIANT.name, "kernels/conv_sparse.j2", tuple(args), context, ("bitc_defs.h",)),)
+    rounds = overlap.singly(geo, best.tile)
+    if best.direct:  # the last tile once more takes pixels of the one before
+        rounds = (*rounds[: geo.pixels // best.tile], (geo.pixels - best.tile, geo.pixels))
+    over = over_x(overlap.by_pixels(geo, x.type, node.output.type, rounds, not best.direct))
+    return (Step(VARIANT.name, "kernels/conv_sparse.j2", tuple(args), context, ("bitc_defs.h",), over),)
 
 
 def work(node: Node, target: Target) -> Work:

@@ -14,10 +14,11 @@ import numpy as np
 from bitc.ir.dtypes import INT8
 from bitc.ir.graph import Array, Node
 from bitc.ir.program import c_type
+from bitc.kernels import overlap
 from bitc.kernels.epilogues import conv_epilogue
 from bitc.kernels.geometry import geometry
 from bitc.kernels.pack import storage
-from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, over_x, scratch
 from bitc.kernels.work import Work, convolution
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
@@ -70,6 +71,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     assert isinstance(op, Conv2D)
     e, params = conv_epilogue(node)
     counts, places, values = lists(w.array)
+    geo = geometry(x.type, op.window)
     args = (
         out(node),
         Arg("x", x),
@@ -80,7 +82,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         scratch("patch", tile(node, target) * w.type.size // w.shape[0], np.int8),
     )
     context: dict[str, Any] = {
-        **geometry(x.type, op.window).context,
+        **geo.context,
         "e": e,
         "x_kind": storage(x.type.dtype),
         "x_t": c_type(x.type),
@@ -95,7 +97,8 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "outputs": w.shape[0],
         "y_row": node.output.type.row_words if e["word"] else w.shape[0],
     }
-    return (Step(VARIANT.name, "kernels/conv_sparse_bits.j2", args, context, ("bitc_defs.h",)),)
+    over = over_x(overlap.by_pixels(geo, x.type, node.output.type, overlap.rows(geo), False))
+    return (Step(VARIANT.name, "kernels/conv_sparse_bits.j2", args, context, ("bitc_defs.h",), over, row_step="y_row"),)
 
 
 def cost(node: Node, target: Target) -> float:

@@ -10,10 +10,11 @@ from typing import Any
 
 from bitc.ir.dtypes import BIT1
 from bitc.ir.graph import Array, Node
+from bitc.kernels import overlap
 from bitc.kernels.epilogues import conv_epilogue
 from bitc.kernels.geometry import geometry
 from bitc.kernels.pack import pack_bits, storage
-from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, over_x
 from bitc.kernels.work import Work, convolution
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
@@ -52,7 +53,8 @@ def _build(node: Node, target: Target) -> tuple[Step, ...]:
         "y_row": node.output.type.row_words if e["word"] else x.type.channels,
     }
     args = (out(node), Arg("x", x), Arg("w", Packed(pack_depthwise(w.array, word))), *params)
-    return (Step(BITS.name, "kernels/depthwise_bits.j2", args, context, ("bitc_defs.h",)),)
+    over = over_x(overlap.by_pixels(geo, x.type, node.output.type, overlap.singly(geo), False))
+    return (Step(BITS.name, "kernels/depthwise_bits.j2", args, context, ("bitc_defs.h",), over, row_step="y_row"),)
 
 
 def _cost(node: Node, target: Target) -> float:

@@ -15,10 +15,11 @@ import numpy as np
 
 from bitc.ir.dtypes import INT8, INT16, UINT8
 from bitc.ir.graph import Node
+from bitc.kernels import overlap
 from bitc.kernels.bounds import product_range
 from bitc.kernels.epilogues import summed_epilogue
 from bitc.kernels.geometry import Geometry, geometry
-from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, over_x, scratch
 from bitc.kernels.work import Work, put
 from bitc.ops.epilogue import Affine, Requant
 from bitc.ops.linear import Conv2D
@@ -136,7 +137,11 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "sweep": sweep(geo),
         "pairs": geo.kh // 2 if "dsp" in target.features and -(2**15) <= op.x_zero < 2**15 else 0,
     }
-    return (Step(VARIANT.name, "kernels/depthwise_int8.j2", tuple(args), context, ("bitc_defs.h", "isa/smlad.j2")),)
+    uses, over = (
+        ("bitc_defs.h", "isa/smlad.j2"),
+        over_x(overlap.by_channels(geo, x.type, node.output.type, overlap.singly(geo))),
+    )
+    return (Step(VARIANT.name, "kernels/depthwise_int8.j2", tuple(args), context, uses, over),)
 
 
 def work(node: Node, target: Target) -> Work:

@@ -16,11 +16,12 @@ import numpy as np
 
 from bitc.ir.dtypes import INT8, UINT8
 from bitc.ir.graph import Node
+from bitc.kernels import overlap
 from bitc.kernels.bounds import product_range
 from bitc.kernels.depthwise_int8 import MAX_COLUMNS, MAX_TAPS, Column, Sweep, sweep
 from bitc.kernels.epilogues import summed_epilogue
 from bitc.kernels.geometry import Geometry, geometry
-from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, over_x, scratch
 from bitc.kernels.work import Work, put
 from bitc.ops.epilogue import Affine, Requant
 from bitc.ops.linear import Conv2D
@@ -149,7 +150,10 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "y_across": steps[1][best.down],
         "y_along": steps[1][not best.down],
     }
-    return (Step(VARIANT.name, "kernels/depthwise_mve.j2", tuple(args), context, ("bitc_defs.h", "isa/mve.j2")),)
+    # Four places of a run at once; runs down the image leave no memory behind.
+    over = () if best.down else overlap.by_channels(geo, x.type, node.output.type, overlap.rows(geo), False)
+    uses = ("bitc_defs.h", "isa/mve.j2")
+    return (Step(VARIANT.name, "kernels/depthwise_mve.j2", tuple(args), context, uses, over_x(over)),)
 
 
 def work(node: Node, target: Target) -> Work:

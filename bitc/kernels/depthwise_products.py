@@ -15,14 +15,15 @@ import numpy as np
 
 from bitc.ir.dtypes import FLOAT32, INT8, INT16, UINT8, DType
 from bitc.ir.graph import Array, Node
-from bitc.ir.program import c_type
+from bitc.ir.program import Overlap, c_type
 from bitc.ir.types import TensorType
+from bitc.kernels import overlap
 from bitc.kernels.bounds import product_range
 from bitc.kernels.conv_products import codes_of, padded
 from bitc.kernels.epilogues import conv_epilogue, summed_epilogue
 from bitc.kernels.geometry import Geometry, geometry
 from bitc.kernels.products import inside
-from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, scratch
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, over_x, scratch
 from bitc.kernels.work import Work, put
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
@@ -212,9 +213,27 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "y_row": y.row_words * y.layout.word // 8 if e["word"] else channels,
         "y_used": -(-channels // 8),
     }
+    uses = ("bitc_defs.h", isa.template, isa.codes)
     return (
-        Step(VARIANT.name, "kernels/depthwise_products.j2", args, context, ("bitc_defs.h", isa.template, isa.codes)),
+        Step(
+            VARIANT.name,
+            "kernels/depthwise_products.j2",
+            args,
+            context,
+            uses,
+            over_x(_overlap(node, best)),
+            row_step="y_row",
+        ),
     )
+
+
+def _overlap(node: Node, best: Plan) -> tuple[Overlap, ...]:
+    x, y = node.input(0).type, node.output.type
+    if y.layout.word and y.channels % y.layout.word:
+        return ()  # bits after the last output are cleared before anything is read
+    if best.copied:
+        return overlap.consumed(x)
+    return overlap.by_pixels(best.geo, x, y, overlap.rows(best.geo), False) if best.across else ()
 
 
 def work(node: Node, target: Target) -> Work:

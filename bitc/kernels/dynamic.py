@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from bitc.ir.graph import Node
+from bitc.kernels import overlap
 from bitc.kernels.literals import c_float, c_int
 from bitc.kernels.loops import row_major
-from bitc.kernels.step import Arg, Step, Variant, first_reason, out, product, scratch
+from bitc.kernels.step import Arg, Step, Variant, first_reason, out, over_x, product, scratch
 from bitc.ops.dynamic import FillTail, NonMaxSuppression, NonZero, Unique
 from bitc.target import Target
 
@@ -66,7 +67,8 @@ def _fill_tail(node: Node, target: Target) -> tuple[Step, ...]:
         "fill": fill,
     }  # fmt: skip
     args = (out(node, overlay=True), Arg("x", node.input(0), overlay=True), Arg("count", node.input(1)))
-    return (Step("fill_tail", "kernels/fill_tail.j2", args, context, USES, inplace="x"),)
+    over = over_x(overlap.in_order(node.input(0).type, t))
+    return (Step("fill_tail", "kernels/fill_tail.j2", args, context, USES, over),)
 
 
 DYNAMIC = (

@@ -7,8 +7,9 @@ from typing import Any
 
 from bitc.ir.dtypes import DType
 from bitc.ir.graph import Node
+from bitc.kernels import overlap
 from bitc.kernels.loops import index, nest, row_major
-from bitc.kernels.step import Arg, Step, Variant, first_reason, out, product
+from bitc.kernels.step import Arg, Step, Variant, first_reason, out, over_x, product
 from bitc.ops.indexing import ArgTop, Cumulate, GatherElements, GatherND, ScatterElements, ScatterND, Take
 from bitc.target import Target
 
@@ -122,7 +123,8 @@ def _cumulate(node: Node, target: Target) -> tuple[Step, ...]:
         "reverse": op.reverse, "step": f"run = {_folded(x.dtype, '*' if op.product else '+', 'run')};",
     }  # fmt: skip
     args = (out(node, overlay=True), Arg("x", node.input(0), overlay=True))
-    return (Step("cumulate", "kernels/cumulate.j2", args, context, ("bitc_defs.h",), inplace="x"),)
+    over = over_x(overlap.in_place(node.input(0).type, node.output.type))
+    return (Step("cumulate", "kernels/cumulate.j2", args, context, ("bitc_defs.h",), over),)
 
 
 INDEXING = (

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bitc.ir.graph import Node
-from bitc.kernels import matmul
+from bitc.kernels import matmul, overlap
 from bitc.kernels.matmul import sizes
-from bitc.kernels.step import Arg, Step, Variant, always, first_reason, out, product
+from bitc.kernels.step import Arg, Step, Variant, always, first_reason, out, over_x, product
 from bitc.ops.binary import MultiThreshold
 from bitc.ops.linear import MatMul
 from bitc.ops.repeat import Repeat
@@ -45,7 +45,8 @@ def _steps_build(node: Node, target: Target) -> tuple[Step, ...]:
         "bias": op.bias,
     }
     args = (out(node, overlay=True), Arg("x", x, overlay=True), Arg("t", t))
-    return (Step("multi_threshold", "kernels/multi_threshold.j2", args, context, ("bitc_defs.h",), inplace="x"),)
+    over = over_x(overlap.in_order(x.type, node.output.type))
+    return (Step("multi_threshold", "kernels/multi_threshold.j2", args, context, ("bitc_defs.h",), over),)
 
 
 MISC = (

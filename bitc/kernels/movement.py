@@ -13,7 +13,7 @@ from bitc.kernels.copy import copy_step
 from bitc.kernels.literals import c_number
 from bitc.kernels.loops import Dim, nest, row_major
 from bitc.kernels.pack import pack_tensor
-from bitc.kernels.step import Arg, Built, Packed, Step, Variant, View, first_reason, out, product
+from bitc.kernels.step import Arg, Built, Packed, Part, Step, Variant, View, first_reason, out, product
 from bitc.ops.movement import Concat, Crop, Expand, Gather, Pad, Reshape, Rows, Slice, Tile, Transpose
 from bitc.ops.quantize import Repack
 from bitc.target import Target
@@ -168,7 +168,19 @@ def _slice(node: Node, target: Target) -> Built:
     assert isinstance(op, Slice)
     steps = steps_of(x)
     at = sum(s * t for s, t in zip(op.starts, steps, strict=True))
+    if _is_part(y, x, set(op.steps)):
+        return View(at * x.nbytes // x.size if not x.layout.word else at // 8)
     return _one(node, Move(y.shape, tuple(a * b for a, b in zip(op.steps, steps, strict=True)), steps_of(y), at))
+
+
+def _is_part(part: TensorType, whole: TensorType, strides: set[int]) -> bool:
+    """Whether a part of a tensor, with such strides, lies there as it would by itself: what is cut is the first axis
+    that is not of length 1, and all words of rows belong to the part."""
+    if strides != {1} or part.layout != whole.layout:
+        return False
+    cut = next((a for a, (p, w) in enumerate(zip(part.shape, whole.shape, strict=True)) if p != w), part.rank)
+    in_words = not part.layout.word or cut < part.rank - 1 or cut == part.rank
+    return in_words and part.shape[cut + 1 :] == whole.shape[cut + 1 :] and product(whole.shape[:cut]) == 1
 
 
 def _crop(node: Node, target: Target) -> Built:
@@ -204,7 +216,7 @@ def _concat(node: Node, target: Target) -> Built:
     op, y = node.op, node.output.type
     assert isinstance(op, Concat)
     steps: list[Step] = []
-    at = 0
+    start = 0
     octets = y.layout.word and op.axis == y.rank - 1
     aligned = all(v is None or v.type.channels % 8 == 0 for v in node.inputs) and y.channels % y.layout.word == 0 \
         if octets else not y.layout.word or y.channels % 8 == 0  # fmt: skip
@@ -213,9 +225,15 @@ def _concat(node: Node, target: Target) -> Built:
     for x in node.inputs:
         if x is None or not x.type.size:
             continue
-        move = Move(x.shape, steps_of(x.type), steps_of(y), 0, at * steps_of(y)[op.axis])
-        steps += move_steps(node, x, move, clear=False)
-        at += x.shape[op.axis]
+        to = start * steps_of(y)[op.axis]
+        copies = move_steps(node, x, Move(x.shape, steps_of(x.type), steps_of(y), 0, to), clear=False)
+        at = to // 8 if y.layout.word else to * y.dtype.carrier.itemsize
+        if len(copies) == 1 and _is_part(x.type, y, {1}):
+            copies = [replace(copies[0], part=Part(at))]
+        elif len(copies) == 1 and op.axis == y.rank - 1 and not y.layout.word:
+            copies = [replace(copies[0], part=Part(at, y.channels))]
+        steps += copies
+        start += x.shape[op.axis]
     return tuple(steps)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from bitc.ir.dtypes import BOOL
 from bitc.ir.graph import Node
+from bitc.kernels import overlap
 from bitc.kernels.loops import Dim, broadcast_strides, index, nest
 from bitc.kernels.pointwise_rows import ROWS
 from bitc.kernels.step import Arg, Step, Variant, first_reason, out
@@ -50,16 +51,17 @@ def strided(node: Node) -> list[Dim]:
 def loops(node: Node, kernel: str, template: str, context: dict[str, Any], header: str, *more: Arg) -> Step:
     """A step that runs over the elements of a pointwise node's operands, and may overwrite one that it reads."""
     operands, y, dims = [v for v in node.inputs if v is not None], node.output, strided(node)
-    whole = next((i for i, v in enumerate(operands) if v.shape == y.shape and not v.is_const), -1)
+    whole = [i for i, v in enumerate(operands) if v.shape == y.shape and not v.is_const]
     context = {
         "dims": [d.size for d in dims],
         "loads": [(OPERANDS[i], v.type.dtype.c_type, index(dims, i)) for i, v in enumerate(operands)],
         "y_t": y.type.dtype.c_type,
         **context,
     }
-    overlay = whole >= 0
+    overlay = bool(whole)
     args = (out(node, overlay), *(Arg(f"x{OPERANDS[i]}", v, overlay=overlay) for i, v in enumerate(operands)))
-    return Step(kernel, template, (*args, *more), context, (header,), f"x{OPERANDS[whole]}" if overlay else "")
+    over = tuple((f"x{OPERANDS[i]}", how) for i in whole for how in overlap.in_order(operands[i].type, y.type))
+    return Step(kernel, template, (*args, *more), context, (header,), over)
 
 
 POINTWISE = Variant("pointwise", (Pointwise,), _accepts, _build)

@@ -8,17 +8,26 @@ import numpy as np
 
 from bitc.ir.dtypes import INT8, INT32, UINT8
 from bitc.ir.graph import Array, Node
-from bitc.ir.program import c_type
+from bitc.ir.program import Overlap, c_type
 from bitc.ir.types import TensorType
+from bitc.kernels import overlap
 from bitc.kernels.codes import codes_isa, lanes_for
 from bitc.kernels.epilogues import epilogue
 from bitc.kernels.fixed import UpperWord, upper_word
 from bitc.kernels.geometry import Geometry, geometry
 from bitc.kernels.pack import pack_bits, storage
-from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, over_x
 from bitc.kernels.work import windows
 from bitc.ops.pool import ArgMaxPool, AveragePool, MaxPool
+from bitc.ops.window import Window
 from bitc.target import Target
+
+
+def _over(node: Node, window: Window) -> tuple[tuple[str, Overlap], ...]:
+    """Pixel by pixel, the channels of each one after the other."""
+    x = node.input(0).type
+    geo = geometry(x, window)
+    return over_x(overlap.by_pixels(geo, x, node.output.type, overlap.singly(geo), False))
 
 
 def _max_accepts(node: Node, target: Target) -> str:
@@ -62,7 +71,7 @@ def _max_build(node: Node, target: Target) -> tuple[Step, ...]:
         "highest": x.type.dtype.max,
     }
     template = "kernels/max_pool_planes.j2" if x.type.dtype.digits else "kernels/max_pool.j2"
-    return (Step(MAX.name, template, tuple(args), context, ("bitc_math.h",)),)
+    return (Step(MAX.name, template, tuple(args), context, ("bitc_math.h",), _over(node, op.window)),)
 
 
 def _ones(x: TensorType, geo: Geometry) -> str:
@@ -94,13 +103,24 @@ def _average_build(node: Node, target: Target) -> tuple[Step, ...]:
         **geo.context,
         "e": e,
         "channels": x.type.channels,
+        "y_row": x.type.channels,
         "x_t": x.type.dtype.c_type,
         "x_zero": op.x_zero,
         "t": acc.dtype.c_type,
         "counted": geo.border and not op.count_include_pad and not (op.requant and not params),
     }
     args = (out(node), Arg("x", x), *params)
-    return (Step(AVERAGE.name, "kernels/average_pool.j2", args, context, ("bitc_defs.h",)),)
+    return (
+        Step(
+            AVERAGE.name,
+            "kernels/average_pool.j2",
+            args,
+            context,
+            ("bitc_defs.h",),
+            _over(node, op.window),
+            row_step="y_row",
+        ),
+    )
 
 
 def _average_work(node: Node) -> float:
@@ -162,6 +182,7 @@ def _codes_build(node: Node, target: Target) -> tuple[Step, ...]:
         **geo.context,
         "e": e,
         "channels": x.type.channels,
+        "y_row": x.type.channels,
         "x_zero": op.x_zero,
         "t": x.type.dtype.c_type,
         "signed": x.type.dtype is INT8,
@@ -172,7 +193,8 @@ def _codes_build(node: Node, target: Target) -> tuple[Step, ...]:
     args = [out(node), Arg("x", x)]
     args += [Arg(name, Packed(t, name, is_weight=False)) for name, t in tables.items() if t.size > 1]
     uses = ("bitc_defs.h", *(codes_isa(width) if width > 4 else ("isa/sums8.j2", "isa/words.j2")))
-    return (Step(AVERAGE_CODES.name, "kernels/average_codes.j2", tuple(args), context, uses),)
+    over = _over(node, op.window)
+    return (Step(AVERAGE_CODES.name, "kernels/average_codes.j2", tuple(args), context, uses, over, row_step="y_row"),)
 
 
 def _codes_cost(node: Node, target: Target) -> float:
@@ -216,6 +238,7 @@ def _words_build(node: Node, target: Target) -> tuple[Step, ...]:
     context: dict[str, Any] = {
         **geometry(x.type, op.window).context,
         "channels": x.type.channels,
+        "y_row": x.type.channels,
         "width": width,
         "vectors": width > 4,
         "t": x.type.dtype.c_type,
@@ -223,7 +246,12 @@ def _words_build(node: Node, target: Target) -> tuple[Step, ...]:
         "least": (-128 if width > 4 else 0x80808080) if signed else 0,
     }
     uses = ("bitc_defs.h", *(codes_isa(width) if width > 4 else ("isa/max8.j2", "isa/words.j2")))
-    return (Step(MAX_WORDS.name, "kernels/max_pool_words.j2", (out(node), Arg("x", x)), context, uses),)
+    args = (out(node), Arg("x", x))
+    return (
+        Step(
+            MAX_WORDS.name, "kernels/max_pool_words.j2", args, context, uses, _over(node, op.window), row_step="y_row"
+        ),
+    )
 
 
 def _words_cost(node: Node, target: Target) -> float:

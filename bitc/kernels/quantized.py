@@ -12,12 +12,13 @@ from bitc.ir.dtypes import INT8, INT32, INT64, UINT8, DType
 from bitc.ir.graph import Node
 from bitc.ir.program import c_size
 from bitc.ir.types import TensorType
+from bitc.kernels import overlap
 from bitc.kernels.codes import codes_isa, lanes_for
 from bitc.kernels.epilogues import factors, requantization
 from bitc.kernels.fixed import UpperWord, WeightedSum, upper_word, weighted_sum
 from bitc.kernels.loops import index
 from bitc.kernels.pointwise import OPERANDS, loops, strided
-from bitc.kernels.step import Arg, Packed, Step, Variant, always, first_reason, out
+from bitc.kernels.step import Arg, Packed, Step, Variant, always, first_reason, out, over_x
 from bitc.ops.quantized import AddRequant, Lookup, MulRequant
 from bitc.target import Target
 
@@ -140,7 +141,8 @@ def _lookup_build(node: Node, target: Target) -> tuple[Step, ...]:
     isa = _lookup_isa(target) if table.dtype.itemsize == 1 and x.type.size >= 16 else ""
     template = "kernels/lookup_vectors.j2" if isa else "kernels/lookup.j2"
     uses = ("bitc_defs.h", isa) if isa else ("bitc_defs.h",)
-    return (Step("lookup", template, args, {"size": c_size(x.type)}, uses, inplace="x"),)
+    over = over_x(overlap.in_order(x.type, node.output.type))
+    return (Step("lookup", template, args, {"size": c_size(x.type)}, uses, over),)
 
 
 def _lookup_isa(target: Target) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 
 from bitc.ir.dtypes import DType
 from bitc.ir.graph import Node, Op
+from bitc.kernels import overlap
 from bitc.kernels.literals import c_number
 from bitc.kernels.loops import index, nest, row_major
-from bitc.kernels.step import Arg, Step, Variant, first_reason, out, product
+from bitc.kernels.step import Arg, Step, Variant, first_reason, out, over_x, product
 from bitc.ops import reduce as ops
 from bitc.target import Target
 
@@ -95,7 +96,8 @@ def _softmax_build(node: Node, target: Target) -> tuple[Step, ...]:
     assert isinstance(op, ops.Softmax)
     context = {**_axis(x.shape, op.axis), "log": isinstance(op, ops.LogSoftmax)}
     args = (out(node, overlay=True), Arg("x", x, overlay=True))
-    return (Step(type(op).__name__.lower(), "kernels/softmax.j2", args, context, ("bitc_math.h",), inplace="x"),)
+    over = over_x(overlap.in_place(x.type, node.output.type))
+    return (Step(type(op).__name__.lower(), "kernels/softmax.j2", args, context, ("bitc_math.h",), over),)
 
 
 def _arg_build(node: Node, target: Target) -> tuple[Step, ...]:

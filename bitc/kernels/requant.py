@@ -9,9 +9,10 @@ import numpy as np
 from bitc.ir.graph import Array, Node
 from bitc.ir.program import c_type
 from bitc.ir.types import TensorType
+from bitc.kernels import overlap
 from bitc.kernels.epilogues import epilogue
 from bitc.kernels.pack import storage
-from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, product
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, over_x, product
 from bitc.ops.quantize import Dequantize, Requantize
 from bitc.target import Target
 
@@ -51,7 +52,7 @@ def _requantize_build(node: Node, target: Target) -> tuple[Step, ...]:
         "y_row": y.row_words if y.layout.word else channels,
     }
     step = Step(REQUANTIZE.name, "kernels/requantize.j2", (out(node, overlay=True), Arg("x", x, overlay=True), *args),
-                context, ("bitc_defs.h",), inplace="x")  # fmt: skip
+                context, ("bitc_defs.h",), over_x(overlap.in_order(x.type, y)), row_step="y_row")  # fmt: skip
     return (step,)
 
 
@@ -88,7 +89,8 @@ def _dequantize_build(node: Node, target: Target) -> tuple[Step, ...]:
     args = [out(node), Arg("x", x), Arg("scale", Packed(scale, "scale"))]
     if offset.any():
         args.append(Arg("offset", Packed(offset, "offset")))
-    return (Step(DEQUANTIZE.name, "kernels/dequantize.j2", tuple(args), context, ("bitc_defs.h",)),)
+    over = over_x(overlap.in_order(x.type, node.output.type))
+    return (Step(DEQUANTIZE.name, "kernels/dequantize.j2", tuple(args), context, ("bitc_defs.h",), over),)
 
 
 REQUANTIZE = Variant("requantize", (Requantize,), _requantize_accepts, _requantize_build)

@@ -10,7 +10,7 @@ import numpy as np
 
 from bitc.ir.dtypes import from_numpy
 from bitc.ir.graph import Array, Node, Op, Value
-from bitc.ir.program import Function, Param, c_type
+from bitc.ir.program import Call, Function, Overlap, Param, Place, c_type
 from bitc.ir.types import TensorType
 from bitc.ops.epilogue import bases
 from bitc.ops.linear import Conv2D
@@ -60,8 +60,17 @@ class Arg:
         return Param(self.name, _ALIASING.get(c, c) if self.overlay else c, not self.written, not plain)
 
 
+_BYTES = {"int8_t", "uint8_t"}
 _ALIASING = {"uint16_t": "bitc_u16", "uint32_t": "bitc_u32", "uint64_t": "bitc_u64", "float": "bitc_f32"}
 """Types of runtime_c/bitc_defs.h with which stores may alias loads of another type."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a tensor: it starts at byte `at`, and its rows are `row` elements apart, or adjacent if that is 0."""
+
+    at: int
+    row: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,17 +82,39 @@ class Step:
     args: tuple[Arg, ...]
     context: dict[str, Any]
     uses: tuple[str, ...] = ()
-    inplace: str = ""
-    """Name of a read argument that the first written one may overlay from its first byte."""
+    overlaps: tuple[tuple[str, Overlap], ...] = ()
+    """Arguments over which the first one, which is written, may lie."""
+    part: Part | None = None
+    """Set for a copy of the second argument into the first one, unchanged: where it goes. Made there at once, it need
+    not be copied."""
+    row_step: str = ""
+    """Name of the number in the context that is the distance of neighbouring rows of the output (of its last axis), in
+    elements, where the kernel bears another one than their length."""
 
     @property
     def function(self) -> Function:
         return Function(self.kernel, self.template, tuple(a.param for a in self.args), self.context, self.uses)
 
+    def call(self, function: Function, args: tuple[Place, ...], layer: int) -> Call:
+        """The call with these pointers."""
+        writes = tuple(i for i, a in enumerate(self.args) if a.written)
+        numbers = {a.name: i for i, a in enumerate(self.args)}
+        overlaps = tuple((0, numbers[name], how) for name, how in self.overlaps if self._may_alias(numbers[name]))
+        return Call(function, args, writes, layer, overlaps)
+
+    def _may_alias(self, index: int) -> bool:
+        """Whether C allows that the output is stored where an argument is read: through one type, or through bytes, or
+        through types made for that."""
+        y, x = self.args[0], self.args[index]
+        types = {y.param.c_type, x.param.c_type}
+        return len(types) == 1 or bool(types & _BYTES) or (y.overlay and x.overlay)
+
 
 @dataclass(frozen=True)
 class View:
-    """No code: output 0 shares the memory of input 0."""
+    """No code: output 0 shares the memory of input 0, from byte `offset` on."""
+
+    offset: int = 0
 
 
 Built = tuple[Step, ...] | View
@@ -121,6 +152,11 @@ def always(node: Node, target: Target) -> str:
 def out(node: Node, overlay: bool = False) -> Arg:
     """The argument `y` for the output of a node."""
     return Arg("y", node.output, written=True, overlay=overlay)
+
+
+def over_x(how: Sequence[Overlap]) -> tuple[tuple[str, Overlap], ...]:
+    """The output over the argument `x`."""
+    return tuple(("x", o) for o in how)
 
 
 def scratch(name: str, elements: int, numpy_type: type) -> Arg:

@@ -10,7 +10,7 @@ from bitc.ir.program import Buffer, Call, Kind, Place
 from bitc.ir.schedule import Blocks
 from bitc.kernels import Choice, Selection, choose
 from bitc.kernels.costs import predict
-from bitc.kernels.step import Operand, Packed, Scratch, Step, View
+from bitc.kernels.step import Operand, Packed, Scratch, View
 from bitc.lower.stages import Spent, weights_of
 from bitc.schedule.blocks import block_nodes
 from bitc.target import Target
@@ -41,7 +41,7 @@ def lower_blocks(
             places[y] = Place(result, offset) if last else Place(Buffer(f"{y.name}.block", y.type, Kind.ARENA))
             for step in built:
                 args = tuple(_place(a.operand, f"{y.name}_{a.name}", places, operand) for a in step.args)
-                calls.append(_call(step, args, first_layer + k))
+                calls.append(step.call(step.function, args, first_layer + k))
             spent[k].weights += weights_of(built)
             cost = predict(choice.variant, node, target)
             total = spent[k].cost
@@ -54,9 +54,3 @@ def _place(operand: Operand, name: str, places: dict[Value, Place], other: Calla
         return places[operand]
     assert isinstance(operand, Value | Packed | Scratch)
     return Place(other(operand, name))
-
-
-def _call(step: Step, args: tuple[Place, ...], layer: int) -> Call:
-    writes = tuple(i for i, a in enumerate(step.args) if a.written)
-    read = next((i for i, a in enumerate(step.args) if a.name == step.inplace), -1)
-    return Call(step.function, args, writes, layer, ((0, read),) if read >= 0 else ())

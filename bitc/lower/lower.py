@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from bitc.ir.dtypes import BIT1, INT32
+from bitc.ir.dtypes import BIT1, INT32, UINT8
 from bitc.ir.graph import Node, Value
-from bitc.ir.program import Buffer, Call, Done, Item, Kind, Layer, Loop, NextRow, Place, Program, walk
+from bitc.ir.program import (
+    Buffer,
+    Call,
+    Done,
+    Item,
+    Kind,
+    Layer,
+    Loop,
+    NextRow,
+    Place,
+    Program,
+    struct_layout,
+    walk,
+)
 from bitc.ir.schedule import Blocks, Schedule, Stage, kept
 from bitc.ir.types import TensorType, type_of
 from bitc.kernels import Choice, Selection
 from bitc.kernels.copy import copy_step, zero_step
 from bitc.kernels.costs import predict
 from bitc.kernels.pack import pack_tensor
-from bitc.kernels.step import Operand, Packed, Scratch, Step, View
+from bitc.kernels.step import Operand, Packed, Part, Scratch, Step, View
 from bitc.lower.blocks import lower_blocks
 from bitc.lower.stages import RowCache, Spent, StageLowering
 from bitc.ops.linear import Conv2D, MatMul
@@ -30,12 +44,13 @@ def lower(
     target: Target,
     states: Sequence[tuple[str, str]] = (),
     rows: RowCache | None = None,
+    overwrite_input: bool = False,
 ) -> Program:
     """Build the program. Graph inputs are read in place and outputs are written in place; an output that is an input,
     a constant or already another output is copied at the end. `states` pairs inputs with the outputs that take their
     place in the next run: they stay in the arena. `rows` keeps the kernels of rows from one schedule of a graph to the
-    next."""
-    return _Lowering(schedule, selection, target, states, {} if rows is None else rows).run()
+    next. `overwrite_input`: inputs lie in the arena, as in their struct, and a run may overwrite them."""
+    return _Lowering(schedule, selection, target, states, {} if rows is None else rows, overwrite_input).run()
 
 
 class _Lowering:
@@ -46,7 +61,9 @@ class _Lowering:
         target: Target,
         states: Sequence[tuple[str, str]],
         rows: RowCache,
+        overwrite_input: bool = False,
     ) -> None:
+        self.overwrite_input = overwrite_input
         self.graph, self.selection, self.target, self.rows = schedule.graph, selection, target, rows
         self.stage_of = {n: stage for stage in schedule.stages for n in stage.nodes}
         self.rows_node = rows_node(self.graph)
@@ -67,9 +84,11 @@ class _Lowering:
         alone = [n for n in self.nodes if n not in self.stage_of]
         self.built = {n: selection[n].build(n, target) for n in alone}
         self.views = {n.output: n.input(0) for n in alone if isinstance(self.built[n], View)}
+        self.parts: dict[Value, tuple[Value, Part]] = {}
+        """Values that are made as parts of another one, and where."""
 
     def run(self) -> Program:
-        inputs = tuple(self._define(v, Kind.INPUT) for v in self.graph.inputs if v not in self.states)
+        inputs = self._inputs([v for v in self.graph.inputs if v not in self.states])
         row = None
         if self.rows_node:
             (x,), pixels = inputs, self.rows_node.input(0)
@@ -84,6 +103,7 @@ class _Lowering:
             outputs[out] = buffer
             alias = owner is not out
             self.buffers[owner] = Buffer(owner.name, owner.type, Kind.OUTPUT, buffer) if alias else buffer
+        self._find_parts()
         for node in self.nodes:
             stage = self.stage_of.get(node)
             if stage is None:
@@ -96,6 +116,15 @@ class _Lowering:
         return Program(
             self.graph.name, inputs, results, tuple(self.body), tuple(self.layers), self.buffers, kept, row, progress
         )
+
+    def _inputs(self, values: Sequence[Value]) -> tuple[Buffer, ...]:
+        if not self.overwrite_input or not values:
+            return tuple(self._define(v, Kind.INPUT) for v in values)
+        offsets, size, align = struct_layout([v.type for v in values])
+        whole = Buffer("input", TensorType((size,), UINT8), Kind.ARENA, min_alignment=align)
+        for v, at in zip(values, offsets, strict=True):
+            self.buffers[v] = Buffer(v.name, v.type, Kind.ARENA, whole, offset=at)
+        return tuple(self.buffers[v] for v in values)
 
     def _owner(self, v: Value) -> Value:
         while v in self.views:
@@ -113,8 +142,40 @@ class _Lowering:
                 owners[owner] = out
         return owners
 
+    def _find_parts(self) -> None:
+        """Operands that are made where the result that they are parts of lies, instead of copied there."""
+        for node in reversed(self.nodes):
+            built = self.built.get(node, ())
+            if isinstance(built, View) or any(step.part is None for step in built):
+                continue
+            for step in built:
+                v, part = step.args[1].operand, step.part
+                assert isinstance(v, Value) and part is not None
+                owner = self._owner(v)
+                computed = owner in self.graph.producers and owner.type.nbytes == v.type.nbytes
+                align, y = owner.type.alignment, node.output.type
+                free = owner not in self.parts and owner not in self.buffers
+                placed = not part.at % align and align <= y.alignment and (not part.row or self._spreads(v, node))
+                if computed and free and placed:
+                    self.parts[owner] = node.output, part
+
+    def _spreads(self, v: Value, reader: Node) -> bool:
+        """Whether rows of a value may be made apart from each other: its kernel bears it, and nothing else reads it."""
+        node = self.graph.producers.get(v)
+        built = self.built.get(node, ()) if node else ()
+        if isinstance(built, View) or len(built) != 1 or v.type.layout.word:
+            return False
+        return bool(built[0].row_step) and self.graph.uses(v) == reader.inputs.count(v) == 1
+
     def _define(self, v: Value, kind: Kind) -> Buffer:
-        self.buffers[v] = Buffer(v.name, v.type, kind)
+        """The buffer of a value, where it is a part of another one within that one's."""
+        if v in self.parts:
+            whole, part = self.parts[v]
+            base = self.buffers[whole] if whole in self.buffers else self._define(whole, kind)
+            spread = Buffer(v.name, base.type, base.kind, base)  # among the rows of other parts
+            self.buffers[v] = spread if part.row else Buffer(v.name, v.type, base.kind, base, offset=part.at)
+        elif v not in self.buffers:
+            self.buffers[v] = Buffer(v.name, v.type, kind)
         return self.buffers[v]
 
     def _copied(self, v: Value, kind: Kind) -> Buffer:
@@ -147,7 +208,7 @@ class _Lowering:
         if isinstance(built, View):
             base = self._operand(node.input(0), node.output.name)
             if node.output not in self.buffers:
-                self._inside(node.output, base, self.steps.get(base, ()))
+                self._inside(node.output, base, self.steps.get(base, ()), built.offset)
             return
         for v in node.outputs:
             if v not in self.buffers:
@@ -156,6 +217,7 @@ class _Lowering:
             self._repeat(node, node.op)
             return
         index = len(self.layers)
+        built = tuple(step for step in built if not self._is_there(step))
         calls = [self._call(step, node, index) for step in built]
         weights = sum(
             b.type.nbytes
@@ -167,12 +229,13 @@ class _Lowering:
         guess = predict(choice.variant, node, self.target)
         self._layer(node, choice, weights, guess)
         self.body += calls
-        if calls and not self.depth:
-            self.body.append(Done(index, calls[-1].written[0]))
+        _, part = self.parts.get(node.output, (None, Part(0)))
+        if self.built[node] and not part.row and not self.depth:  # parts among others are shown with the whole
+            self.body.append(Done(index, calls[-1].written[0] if calls else self.buffers[node.output]))
 
-    def _inside(self, v: Value, base: Buffer, steps: tuple[int, ...]) -> Buffer:
-        """Put a value into the memory of a buffer, from its first byte or as the loops move it on."""
-        self.buffers[v] = Buffer(v.name, v.type, base.kind, base)
+    def _inside(self, v: Value, base: Buffer, steps: tuple[int, ...], offset: int = 0) -> Buffer:
+        """Put a value into the memory of a buffer, from byte `offset` on or as the loops move it on."""
+        self.buffers[v] = Buffer(v.name, v.type, base.kind, base, offset=offset)
         if steps:
             self.steps[self.buffers[v]] = steps
         return self.buffers[v]
@@ -265,6 +328,17 @@ class _Lowering:
             return False
         return all(a.overlay for step in built for a in step.args if a.written or a.operand is x)
 
+    def _is_there(self, step: Step) -> bool:
+        """Whether a copy has nothing to do."""
+        if step.part is None:
+            return False
+        y, x = (a.operand for a in step.args)
+        assert isinstance(y, Value) and isinstance(x, Value)
+        if step.part.row:
+            return self.parts.get(x) == (y, step.part)
+        to, at = self._operand(y, ""), self._operand(x, "")
+        return at.root is to.root and at.start == to.start + step.part.at
+
     def _layer(
         self,
         node: Node,
@@ -289,9 +363,12 @@ class _Lowering:
     def _call(self, step: Step, node: Node, layer: int) -> Call:
         name = node.output.name
         args = tuple(self._place(self._operand(a.operand, f"{name}_{a.name}")) for a in step.args)
-        writes = tuple(i for i, a in enumerate(step.args) if a.written)
-        read = next((i for i, a in enumerate(step.args) if a.name == step.inplace), -1)
-        return Call(step.function, args, writes, layer, ((0, read),) if read >= 0 else ())
+        _, part = self.parts.get(node.output, (None, Part(0)))
+        if part.row:
+            step = replace(step, context={**step.context, step.row_step: part.row}, overlaps=())
+            args = tuple(replace(p, offset=part.at) if a.written and a.operand is node.output else p
+                         for a, p in zip(step.args, args, strict=True))  # fmt: skip
+        return step.call(step.function, args, layer)
 
     def _operand(self, operand: Operand, name: str) -> Buffer:
         if isinstance(operand, Scratch):

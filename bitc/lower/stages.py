@@ -314,9 +314,10 @@ class _Instances:
             moves = tuple(s[i] for s in steps)
             buffer = self._buffer(operand, text.function.params[i].name)
             places.append(Place(buffer, offset, moves if any(moves) else ()))
-        step, layer = text.step, self.first_layer + text.layer
-        read = next((i for i, a in enumerate(step.args) if a.name == step.inplace), -1) if step else -1
-        return Call(text.function, tuple(places), text.writes, layer, ((0, read),) if read >= 0 else ())
+        layer = self.first_layer + text.layer
+        if text.step:
+            return text.step.call(text.function, tuple(places), layer)
+        return Call(text.function, tuple(places), text.writes, layer)
 
     def _buffer(self, operand: _Ring | Buffer | Scratch, name: str) -> Buffer:
         if isinstance(operand, Scratch):

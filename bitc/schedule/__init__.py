@@ -1,6 +1,6 @@
 """When and where: the order of operators and the memory plan."""
 
 from bitc.schedule.memory import plan_memory
-from bitc.schedule.ordering import order
+from bitc.schedule.ordering import Order, best_order
 
-__all__ = ["order", "plan_memory"]
+__all__ = ["Order", "best_order", "plan_memory"]

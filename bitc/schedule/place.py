@@ -1,108 +1,207 @@
 """Placing blocks with lifetimes in one arena: dynamic storage allocation.
 
-Several greedy orders (first fit at the lowest offset that overlaps no block alive at the same time), then, if none
-meets the lower bound, a bounded search over orders of few blocks; of many, the block that sticks out is placed first.
+Blocks alive at the same time lie apart, unless one may overlap another (see `Overlap`). Some lie at fixed distances
+from each other: parts of one buffer. Several greedy orders (first fit at the lowest offset that every block already
+placed allows), then, if none meets the lower bound, a bounded search over orders of few blocks; of many, the block that
+sticks out is placed first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from bitc.ir.plan import Block
+from bitc.ir.program import Overlap
 
 Order = list[int]
+Group = tuple[tuple[int, int], ...]
+"""Blocks that lie together: the index of each, and where it starts."""
+Overlaps = Mapping[tuple[int, int], Overlap]
+"""For a block that is written while another is read for the last time: how it may lie over that one."""
 SEARCH_STEPS = 20_000
 """Placements that the search may try."""
 FEW = 48
-"""Blocks whose orders are searched."""
+"""Groups whose orders are searched."""
 REPAIRS = 24
-"""Orders of many blocks that are tried."""
+"""Orders of many groups that are tried."""
 
 
-def place(blocks: Sequence[Block]) -> tuple[list[int], int, int]:
-    """Offsets, total size and the lower bound, in bytes."""
-    bound = lower_bound(blocks)
+def place(
+    blocks: Sequence[Block], groups: Sequence[Group] = (), overlaps: Overlaps | None = None
+) -> tuple[list[int], int, int]:
+    """Offsets, total size and a lower bound, in bytes. Blocks of no group lie by themselves."""
+    overlaps = overlaps or {}
+    bound = lower_bound(blocks, overlaps)
     if not blocks:
         return [], 0, 0
-    best = min((_first_fit(blocks, order) for order in _orders(blocks)), key=lambda r: r[1])
-    if best[1] > bound:
-        better = _search(blocks, bound, best) if len(blocks) <= FEW else _repair(blocks, bound)
-        best = min(best, better, key=lambda r: r[1])
-    return best[0], best[1], bound
+    found = _Placing(blocks, groups, overlaps).best(bound)
+    offsets = [0] * len(blocks)
+    for group, at in found[0].items():
+        for i, start in group:
+            offsets[i] = at + start
+    return offsets, found[1], bound
 
 
-def lower_bound(blocks: Sequence[Block]) -> int:
-    """Peak of the live bytes over all calls."""
-    return max((sum(b.size for b in blocks if b.start <= t <= b.stop) for t in {b.start for b in blocks}), default=0)
+def lower_bound(blocks: Sequence[Block], overlaps: Overlaps | None = None) -> int:
+    """Peak over all calls of the bytes alive, less what may be shared then."""
+    shared: dict[int, int] = {}
+    for (y, x), how in (overlaps or {}).items():
+        shared[y] = shared.get(y, 0) + _shared(blocks[y].size, blocks[x].size, how)
+    peak = 0
+    for t in {b.start for b in blocks}:
+        alive = [(b.size, min(shared.get(i, 0), b.size) if b.start == t else 0)
+                 for i, b in enumerate(blocks) if b.start <= t <= b.stop]  # fmt: skip
+        peak = max(peak, sum(size - saved for size, saved in alive))
+    return peak
 
 
-def _orders(blocks: Sequence[Block]) -> list[Order]:
-    keys: list[Callable[[Block], tuple[int, ...]]] = [
-        lambda b: (-b.size, b.start),
-        lambda b: (b.start, -b.size),
-        lambda b: (-b.stop, -b.size),
-        lambda b: (b.start - b.stop, -b.size),
-        lambda b: (-b.size * (b.stop - b.start + 1), b.start),
-        lambda b: (-b.align, -b.size, b.start),
-    ]
-    return [sorted(range(len(blocks)), key=lambda i, k=key: k(blocks[i])) for key in keys]  # type: ignore[misc]
+def _shared(y: int, x: int, how: Overlap) -> int:
+    """Most bytes in which y and x may overlap."""
+    lead = min(how.lead, max(x - y, 0))
+    if how.step > 1:
+        lead = how.lead - -(-(how.lead - lead) // how.step) * how.step
+    low, high = max(lead, 0), min(lead + y, x)
+    return max(high - low, 0)
 
 
-def _lowest(blocks: Sequence[Block], placed: dict[int, int], i: int) -> int:
-    """The lowest offset at which block i fits."""
-    b, at = blocks[i], 0
-    for j in sorted((j for j in placed if blocks[j].meets(b)), key=lambda j: placed[j]):
-        if placed[j] - at >= b.size:
-            break
-        end = placed[j] + blocks[j].size
-        at = max(at, -(-end // b.align) * b.align)
-    return at
+@dataclass(frozen=True)
+class _Limit:
+    """Where a group may lie, counted from another: not within (low, high), unless it is the one that overlaps (`side`
+    -1: up to `limit`) or is overlapped (1: from `limit` on), at whole steps from there."""
+
+    other: int
+    low: int
+    high: int
+    side: int = 0
+    limit: int = 0
+    step: int = 1
+
+    def next(self, distance: int) -> int:
+        """The least allowed distance that is not less."""
+        if not self.low < distance < self.high:
+            return distance
+        if self.side < 0 and distance <= self.limit:
+            return self.limit - (self.limit - distance) // self.step * self.step
+        if self.side > 0:
+            steps = max(0, -(-(distance - self.limit) // self.step))
+            return min(self.limit + steps * self.step, self.high)
+        return self.high
 
 
-def _first_fit(blocks: Sequence[Block], order: Order) -> tuple[list[int], int]:
-    placed: dict[int, int] = {}
-    for i in order:
-        placed[i] = _lowest(blocks, placed, i)
-    return [placed[i] for i in range(len(blocks))], max(placed[i] + blocks[i].size for i in placed)
+Placed = tuple[dict[Group, int], int]
 
 
-def _repair(blocks: Sequence[Block], bound: int) -> tuple[list[int], int]:
-    """Place by size, then again and again with the block that ends highest first."""
-    order = sorted(range(len(blocks)), key=lambda i: (-blocks[i].size, blocks[i].start))
-    best = _first_fit(blocks, order)
-    offsets = best[0]
-    for _ in range(REPAIRS):
-        if best[1] == bound:
-            break
-        highest = max(order, key=lambda i: offsets[i] + blocks[i].size)
-        order = [highest, *(i for i in order if i != highest)]
-        offsets, size = _first_fit(blocks, order)
-        best = min(best, (offsets, size), key=lambda r: r[1])
-    return best
+class _Placing:
+    def __init__(self, blocks: Sequence[Block], groups: Sequence[Group], overlaps: Overlaps) -> None:
+        self.blocks = blocks
+        together = {i for g in groups for i, _ in g}
+        self.groups = [*groups, *(((i, 0),) for i in range(len(blocks)) if i not in together)]
+        self.aligns = [max(blocks[i].align for i, _ in g) for g in self.groups]
+        self.sizes = [max(start + blocks[i].size for i, start in g) for g in self.groups]
+        self.limits = self._limits(overlaps)
 
+    def _limits(self, overlaps: Overlaps) -> list[list[_Limit]]:
+        group_of = {i: (g, start) for g, group in enumerate(self.groups) for i, start in group}
+        limits: list[list[_Limit]] = [[] for _ in self.groups]
+        for i, a in enumerate(self.blocks):
+            for j, b in enumerate(self.blocks):
+                (g, at), (other, start) = group_of[i], group_of[j]
+                if g == other or not a.meets(b):
+                    continue
+                low, high = start - at - a.size, start + b.size - at
+                if (i, j) in overlaps:
+                    how = overlaps[i, j]
+                    limits[g].append(_Limit(other, low, high, -1, how.lead + start - at, how.step))
+                elif (j, i) in overlaps:
+                    how = overlaps[j, i]
+                    limits[g].append(_Limit(other, low, high, 1, start - at - how.lead, how.step))
+                else:
+                    limits[g].append(_Limit(other, low, high))
+        return limits
 
-def _search(blocks: Sequence[Block], bound: int, best: tuple[list[int], int]) -> tuple[list[int], int]:
-    """Depth-first over orders, cut where a block already ends beyond the best plan, within `SEARCH_STEPS`."""
-    steps, count = SEARCH_STEPS, len(blocks)
-    placed: dict[int, int] = {}
+    def best(self, bound: int) -> Placed:
+        """The best plan found; a first one that meets the bound."""
+        best = min((self._first_fit(order) for order in self._orders()), key=lambda r: r[1])
+        if best[1] > bound:
+            better = self._search(bound, best) if len(self.groups) <= FEW else self._repair(bound)
+            best = min(best, better, key=lambda r: r[1])
+        return best
 
-    def visit() -> bool:
-        nonlocal steps, best
-        if len(placed) == count:
-            best = [placed[i] for i in range(count)], max(placed[i] + blocks[i].size for i in placed)
-            return best[1] == bound
-        left = [(_lowest(blocks, placed, i), i) for i in range(count) if i not in placed]
-        if any(at + blocks[i].size >= best[1] for at, i in left):
-            return False  # this block has to go somewhere, and it will not get lower
-        for at, i in sorted(left, key=lambda c: (c[0], -blocks[c[1]].size)):
-            steps -= 1
-            if steps < 0:
-                return True
-            placed[i] = at
-            if visit():
-                return True
-            del placed[i]
-        return False
+    def _orders(self) -> list[Order]:
+        start = [min(self.blocks[i].start for i, _ in g) for g in self.groups]
+        stop = [max(self.blocks[i].stop for i, _ in g) for g in self.groups]
+        size = self.sizes
+        keys: list[Callable[[int], tuple[int, ...]]] = [
+            lambda g: (-size[g], start[g]),
+            lambda g: (start[g], -size[g]),
+            lambda g: (-stop[g], -size[g]),
+            lambda g: (start[g] - stop[g], -size[g]),
+            lambda g: (-size[g] * (stop[g] - start[g] + 1), start[g]),
+            lambda g: (-self.aligns[g], -size[g], start[g]),
+        ]
+        return [sorted(range(len(self.groups)), key=key) for key in keys]
 
-    visit()
-    return best
+    def _lowest(self, placed: Mapping[int, int], g: int) -> int:
+        """The lowest offset at which group g fits."""
+        align, at = self.aligns[g], 0
+        near = sorted((limit for limit in self.limits[g] if limit.other in placed), key=lambda n: placed[n.other])
+        moved = True
+        while moved:
+            moved = False
+            for limit in near:
+                base = placed[limit.other]
+                to = base + limit.next(at - base)
+                if to > at:
+                    at, moved = -(-to // align) * align, True
+        return at
+
+    def _ends(self, placed: Mapping[int, int]) -> Placed:
+        size = max(at + self.sizes[g] for g, at in placed.items())
+        return {self.groups[g]: at for g, at in placed.items()}, size
+
+    def _first_fit(self, order: Order) -> Placed:
+        placed: dict[int, int] = {}
+        for g in order:
+            placed[g] = self._lowest(placed, g)
+        return self._ends(placed)
+
+    def _repair(self, bound: int) -> Placed:
+        """Place by size, then again and again with the group that ends highest first."""
+        order = self._orders()[0]
+        best = found = self._first_fit(order)
+        for _ in range(REPAIRS):
+            if best[1] == bound:
+                break
+            offsets = found[0]
+            highest = max(order, key=lambda g: offsets[self.groups[g]] + self.sizes[g])
+            order = [highest, *(g for g in order if g != highest)]
+            found = self._first_fit(order)
+            best = min(best, found, key=lambda r: r[1])
+        return best
+
+    def _search(self, bound: int, best: Placed) -> Placed:
+        """Depth-first over orders, cut where a group already ends beyond the best plan, within `SEARCH_STEPS`."""
+        steps, count = SEARCH_STEPS, len(self.groups)
+        placed: dict[int, int] = {}
+
+        def visit() -> bool:
+            nonlocal steps, best
+            if len(placed) == count:
+                best = self._ends(placed)
+                return best[1] == bound
+            left = [(self._lowest(placed, g), g) for g in range(count) if g not in placed]
+            if any(at + self.sizes[g] >= best[1] for at, g in left):
+                return False  # this group has to go somewhere, and it will not get lower
+            for at, g in sorted(left, key=lambda c: (c[0], -self.sizes[c[1]])):
+                steps -= 1
+                if steps < 0:
+                    return True
+                placed[g] = at
+                if visit():
+                    return True
+                del placed[g]
+            return False
+
+        visit()
+        return best

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import compression, instructions, int8, sparse
+from benchmarks import compression, instructions, int8, memory, sparse
 from benchmarks.fit import roomy
 from benchmarks.suite import SUITE, model
 from bitc.ir.dtypes import BIT1
@@ -23,6 +23,7 @@ TABLES = {
     "int8": int8.readme,
     "sparse": sparse.readme,
     "compression": compression.readme,
+    "memory": memory.readme,
 }
 SAMPLE = {"conv 3x3 64-64 @16", "conv 3x3 512-512 @7", "conv 3x3 33-65 @16", "conv 1x1 256-256 @14", "dense 1024-1024",
           "conv 3x3 64 @16, depthwise", "conv 3x3 64-64 @16, float out", "conv 3x3 3-64 @32, uint8 in"}  # fmt: skip

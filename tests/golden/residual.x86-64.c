@@ -366,19 +366,19 @@ static void run_layers(unsigned char *mem, const residual_input_t *in, residual_
     LAYER_DONE(1, mem, 2304ul);
 
     /* 2: Add Add; float32[1x6x6x16], float32[1x6x6x16] -> float32[1x6x6x16]; pointwise */
-    add_0((bitc_f32 *)(void *)(mem + 2304), (const bitc_f32 *)(const void *)in->x, (const bitc_f32 *)(void *)(mem));
-    LAYER_DONE(2, mem + 2304, 2304ul);
+    add_0((bitc_f32 *)(void *)(mem), (const bitc_f32 *)(const void *)in->x, (const bitc_f32 *)(void *)(mem));
+    LAYER_DONE(2, mem, 2304ul);
 
     /* 3: Requantize Sign; float32[1x6x6x16] -> bit1[1x6x6x16] packed16 -2*q+1; requantize; 64 bytes of constants */
-    requantize_0((bitc_u16 *)(void *)(mem + 4608), (const bitc_f32 *)(void *)(mem + 2304), residual_requantize_1_t);
+    requantize_0((bitc_u16 *)(void *)(mem + 4608), (const bitc_f32 *)(void *)(mem), residual_requantize_1_t);
     LAYER_DONE(3, mem + 4608, 72ul);
 
     /* 4: Conv2D Conv_4; bit1[1x6x6x16] packed16 -2*q+1 -> float32[1x6x6x16]; conv_bits; 82944 binary MACs; 448 bytes of constants */
-    conv_bits_0((float *)(void *)(mem), (const uint16_t *)(void *)(mem + 4608), residual_conv2d_1_w, residual_conv2d_1_scale, residual_conv2d_1_bias, (uint32_t *)(void *)(mem + 4680), (uint32_t *)(void *)(mem + 4700));
-    LAYER_DONE(4, mem, 2304ul);
+    conv_bits_0((float *)(void *)(mem + 2304), (const uint16_t *)(void *)(mem + 4608), residual_conv2d_1_w, residual_conv2d_1_scale, residual_conv2d_1_bias, (uint32_t *)(void *)(mem + 4680), (uint32_t *)(void *)(mem + 4700));
+    LAYER_DONE(4, mem + 2304, 2304ul);
 
     /* 5: Add Add; float32[1x6x6x16], float32[1x6x6x16] -> float32[1x6x6x16]; pointwise */
-    add_0((bitc_f32 *)(void *)out->add_1, (const bitc_f32 *)(void *)(mem + 2304), (const bitc_f32 *)(void *)(mem));
+    add_0((bitc_f32 *)(void *)out->add_1, (const bitc_f32 *)(void *)(mem), (const bitc_f32 *)(void *)(mem + 2304));
     LAYER_DONE(5, out->add_1, 2304ul);
 }
 

@@ -64,9 +64,9 @@ def compile_graph(graph: Graph, target: Target) -> Compiled:
     return compile_schedule(Schedule(assign_layouts(graph, target)), target)
 
 
-def compile_schedule(schedule: Schedule, target: Target) -> Compiled:
+def compile_schedule(schedule: Schedule, target: Target, overwrite_input: bool = False) -> Compiled:
     graph = schedule.graph
-    program = lower(schedule, select(graph, target, Goal.SPEED), target)
+    program = lower(schedule, select(graph, target, Goal.SPEED), target, overwrite_input=overwrite_input)
     plan = plan_memory(program)
     return Compiled(graph, program, plan, emit(program, plan, target, graph.name), target)
 

@@ -22,7 +22,7 @@ from bitc.ops.movement import Reshape, Transpose
 from bitc.ops.pool import MaxPool
 from bitc.ops.unary import Relu
 from bitc.ops.window import Window
-from bitc.schedule import order
+from bitc.schedule import best_order
 from bitc.schedule.rows import why_not
 from bitc.schedule.streaming import by_rows, downstream, rows_node, upstream
 from tests.kernels.harness import (
@@ -80,7 +80,7 @@ def staged(graph: Graph, last: int) -> Schedule:
 
 def check(case: Case) -> None:
     try:
-        graph = order(assign_layouts(by_rows(case.graph), portable()))
+        graph = best_order(assign_layouts(by_rows(case.graph), portable())).graph
     except UsageError as error:
         assert "not read as an image by rows" in error.what
         return
