@@ -34,7 +34,7 @@ def _rule(rw: Rewriter, node: Node) -> Value | None:
 
 def _pixels(rw: Rewriter, x: Value) -> Value:
     producer = rw.producer(x)
-    if producer is None or not _elementwise(producer):
+    if producer is None or not elementwise(producer):
         size = x.shape[2], x.shape[3]
         known = [n.output for n in rw.nodes if n.op == Crop(size, planar=True) and n.inputs == (x,)]
         if known:
@@ -44,7 +44,7 @@ def _pixels(rw: Rewriter, x: Value) -> Value:
     return rw.emit(producer.op, inner, *producer.inputs[1:], at=producer.origin, name=x.name)
 
 
-def _elementwise(node: Node) -> bool:
+def elementwise(node: Node) -> bool:
     """Whether the node computes each element of its first input alone, with constants of one element."""
     alone = len(node.outputs) == 1 and node.input(0).shape == node.output.shape and not node.input(0).is_const
     constants = all(v is None or (v.is_const and v.type.size == 1) for v in node.inputs[1:])

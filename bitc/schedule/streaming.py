@@ -14,7 +14,7 @@ from bitc.ir.graph import Graph, Node, Value
 from bitc.ir.rewrite import Rewriter, rewrite
 from bitc.ops.movement import Crop, Reshape, Rows, Transpose
 from bitc.schedule.rows import why_not
-from bitc.schedule.rows_first import rows_first
+from bitc.schedule.rows_first import elementwise, rows_first
 
 _HINT = "leave out --input stream: then the whole input is given at once"
 
@@ -28,7 +28,7 @@ def by_rows(graph: Graph, states: tuple[str, ...] = ()) -> Graph:
     if len(given) != 1:
         names = ", ".join(v.name for v in given) or "none"
         raise UsageError(f"only a single input can come by rows, the model has {names}", hint=_HINT)
-    graph = rows_first(graph)
+    graph = rewrite(rows_first(graph), _shaped_first)
     image = _image(graph, given[0])
     name = image.name if image in graph.outputs else f"{given[0].name}.rows"
 
@@ -43,6 +43,18 @@ def by_rows(graph: Graph, states: tuple[str, ...] = ()) -> Graph:
         return list(rw.emit_all(node.op, inputs, node.origin, names, types))
 
     return rewrite(graph, rule)
+
+
+def _shaped_first(rw: Rewriter, node: Node) -> Value | None:
+    """Reshape(f(x)) = f(Reshape(x)), f elementwise: the caller reshapes what it gives."""
+    if not isinstance(node.op, Reshape):
+        return None
+    producer = rw.producer(node.input(0))
+    if producer is None or not elementwise(producer) or rw.uses(node.input(0)) > 1:
+        return None
+    reshape = Node(node.op, (producer.input(0),), node.outputs, node.origin)
+    x = _shaped_first(rw, reshape) or rw.emit(node.op, producer.input(0), at=node.origin)
+    return rw.emit(producer.op, x, *producer.inputs[1:], at=producer.origin, name=node.output.name)
 
 
 def _image(graph: Graph, x: Value) -> Value:

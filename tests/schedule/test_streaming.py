@@ -171,6 +171,21 @@ def test_what_only_moves_the_image_is_left_to_the_caller() -> None:
     assert (given.name, given.type.shape) == ("x", (1, 9, 5, 3))
 
 
+def test_a_flat_input_is_shaped_before_it_is_computed(tmp_path: Path) -> None:
+    net = Net(5)
+    x = Value("x", TensorType((1, 135), FLOAT32))
+    image = net.emit(Reshape((1, 9, 5, 3)), net.emit(Reshape((1, 5, 27)), net.emit(Relu(), net.emit(Relu(), x))))
+    whole = Graph("net", (x,), (net.conv(image, Window((3, 3)), FLOAT32, 4, 1),), tuple(net.nodes))
+    graph = by_rows(whole)
+    assert [n.op.name for n in graph.nodes] == ["Reshape", "Reshape", "Rows", "Relu", "Relu", "Conv2D"]
+    model = Pushed(compile_schedule(staged(graph, 9), portable()), tmp_path)
+    model.start()
+    feeds = random_feeds(whole)
+    assert_same(
+        model.image(pixels_of(graph, feeds))[whole.outputs[0].name], next(iter(interp.run(whole, feeds).values()))
+    )
+
+
 def test_a_node_that_needs_the_whole_input_is_named() -> None:
     net = Net(5)
     x = Value("x", TensorType((1, 9, 5, 3), INT8))
