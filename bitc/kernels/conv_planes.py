@@ -107,7 +107,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "tail_at": channels // unit if unit else 0,
         "tail_bits": channels % unit if unit else 0,
         "direct": direct,
-        "y_row": node.output.type.row_words if e["word"] else w.shape[0],
+        "y_row": node.output.type.row_words if e["word"] else node.output.type.channels,
     }
     gathered = not direct and op.group == 1
     over = over_x(overlap.by_pixels(geo, x.type, node.output.type, overlap.singly(geo), gathered))
@@ -156,4 +156,4 @@ def work(node: Node, target: Target) -> Work:
     return terms
 
 
-VARIANT = Variant("conv_planes", (Conv2D,), accepts, build, cost, work)
+VARIANT = Variant("conv_planes", (Conv2D,), accepts, build, cost, work, sums_bases=True)

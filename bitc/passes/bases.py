@@ -31,6 +31,8 @@ BITS = 31
 """Bits of the largest factor of a channel."""
 MOST = 4
 """Bases of one convolution."""
+DIGITS = 2
+"""Bits of activations up to which sums are of planes; with more, bytes may cost less."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,13 @@ def _parts(rw: Rewriter, x: Value) -> _Parts | None:
     if conv is None or not isinstance(conv.op, Conv2D):
         return None
     op, data, w = conv.op, conv.input(0), conv.input(1)
-    if not data.type.dtype.is_packed or w.type.dtype is not BIT1 or not w.is_const or op.x_zero:
+    if (
+        not data.type.dtype.is_packed
+        or data.type.dtype.digits > DIGITS
+        or w.type.dtype is not BIT1
+        or not w.is_const
+        or op.x_zero
+    ):
         return None
     count = bases(op.epilogue)
     then = op.epilogue.then if isinstance(op.epilogue, Bases) else op.epilogue

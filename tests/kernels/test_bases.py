@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitc.ir.dtypes import BIT1, TERN
+from bitc.ir.dtypes import BIT1, TERN, UINT1, UINT2
 from bitc.ir.graph import Graph
 from bitc.ir.types import Quant, TensorType
-from bitc.kernels import conv_bits, conv_listed, conv_sliced, conv_tiles
+from bitc.kernels import conv_bits, conv_listed, conv_planes, conv_sliced, conv_tiles
 from bitc.kernels.bases import few_bits
 from bitc.kernels.step import Variant
 from bitc.ops.epilogue import Affine, Bases, TernThreshold, Threshold
@@ -92,6 +92,21 @@ def test_any_number_of_bases(target: str, tmp_path: Path, monkeypatch: pytest.Mo
         case(rng, TensorType((1, 4, 4, 10), BIT1), 6, SAME, "trits", 3, 2),
     ]
     check_row(conv_bits.VARIANT, merge(graphs), Target.load(target), tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("target", ["aarch64", "cortex-m4"])
+def test_activations_of_a_few_bits(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    graphs = [
+        case(rng, TensorType((1, 5, 6, channels), dtype), 9, window, kind, count, group)
+        for channels, dtype, window, kind, count, group in (
+            (40, UINT1, SAME, "bits", 2, 1),
+            (33, UINT2, SAME, "reals", 2, 1),
+            (64, UINT2, Window(), "trits", 3, 1),
+            (66, UINT1, SAME, "bits", 2, 3),
+        )
+    ]
+    check_row(conv_planes.VARIANT, merge(graphs), Target.load(target), tmp_path, monkeypatch)
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1),

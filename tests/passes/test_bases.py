@@ -9,6 +9,8 @@ from bitc.ir.dtypes import BIT1, INT32, INT64, TERN
 from bitc.ops.binary import Add, Sub
 from bitc.ops.epilogue import Affine, Bases, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D
+from bitc.pipeline import compile_model
+from bitc.target import Target
 from tests.passes.nets import Net, Result, check
 from tests.passes.test_forms import larq_ternary, where_less
 
@@ -82,3 +84,15 @@ def test_other_windows_stay() -> None:
     small = n.op("Mul", n.conv(x, C, C, k=1), n.alphas(C).reshape(C, 1, 1))
     r = check(n, n.op("Add", scaled(n, x, 0), small))
     assert not sums(r) and len(r.convs) == 3
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("target", ["cortex-m4", "aarch64"])
+def test_activations_of_a_few_bits_have_a_kernel(bits: int, target: str) -> None:
+    n, most = Net(), 2.0**bits - 1
+    x = n.op("Mul", n.op("Round", n.op("Mul", n.op("Clip", n.first(C), 0.0, 1.0), most)), 1 / most)
+    y = n.op("Add", scaled(n, x, 0), scaled(n, x, 1))
+    model = n.model(n.conv(where_less(n, n.bn(y, C)), 5, C))
+    graph = compile_model(model, Target.load(target)).graph
+    found = [c.op.epilogue for c in graph.nodes if isinstance(c.op, Conv2D) and isinstance(c.op.epilogue, Bases)]
+    assert len(found) == (bits <= 2)
