@@ -81,6 +81,8 @@ def _parts(rw: Rewriter, x: Value) -> _Parts | None:
         or op.x_zero
     ):
         return None
+    if op.group > 1 and w.shape[3] % 8:
+        return None  # kernels of their own are better, above all channel by channel
     count = bases(op.epilogue)
     then = op.epilogue.then if isinstance(op.epilogue, Bases) else op.epilogue
     if not isinstance(then, Affine) or any(v is not None and not v.is_const for v in conv.inputs[2:]):
