@@ -29,6 +29,11 @@ def test_its_form_runs(tmp_path: Path) -> None:
     assert report["ok"] and str(report["schedule"]).startswith("image.rows ..") and report["mac_factor"] == 1
 
 
+def test_batch_norms_shift_narrow_layers_exactly(tmp_path: Path) -> None:
+    """Where a sum has few values, a shift by half of one would be seen in the codes."""
+    assert verify(resnet.model(size=64, stages=3, width=8), tmp_path)["ok"]
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("stages", [1, 4])
 def test_it_runs_in_256_kb(stages: int, tmp_path: Path) -> None:
