@@ -3,6 +3,7 @@ it is what the fit is judged by."""
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ def layers() -> list[Node]:
     """Nodes without layouts, each with an input of its own."""
     b = _Layers()
     outputs = ("bits", "float", "bits", "sums", "flips", "bits", "trits")
-    kinds = iter(outputs * 40)
+    kinds = cycle(outputs)
     for channels, count in (
         (16, 16), (24, 32), (32, 32), (33, 17), (40, 31), (48, 64), (64, 64), (64, 33), (65, 9), (96, 64), (128, 128),
         (160, 40), (192, 64), (256, 128), (320, 65), (384, 32), (512, 256),
@@ -137,6 +138,7 @@ def layers() -> list[Node]:
             b.add(x, w, channels, count, size, kernel, pad=False, stride=2, gives=next(kinds))
     for channels, count, size, kernel, stride in (
         (3, 32, 12, 3, 1), (3, 64, 10, 3, 1), (3, 48, 13, 5, 2), (1, 32, 14, 3, 1), (1, 24, 9, 5, 1), (2, 40, 9, 3, 2),
+        (3, 48, 26, 3, 1),
     ):  # fmt: skip
         for x in (FLOAT32, UINT8, INT8):
             b.add(x, BIT1, channels, count, size, kernel, stride=stride, planar=True, gives=next(kinds))

@@ -21,7 +21,7 @@ extern "C" {
 #define CNN_ARENA_ALIGN 4
 #define CNN_ARENA_SIZE 3424
 /* Bytes of constants, in flash. */
-#define CNN_WEIGHTS_BYTES 12222
+#define CNN_WEIGHTS_BYTES 8990
 
 /* Put before the definition of the arena; override to place it in a section. */
 #ifndef CNN_ARENA_ATTR
@@ -84,8 +84,9 @@ int cnn_run_hooked(void *arena, const cnn_input_t *in, cnn_output_t *out, cnn_ho
 #error "cnn: the compiler flags do not match the target cortex-m4: defined(__ARM_FP) && (__ARM_FP & 4)"
 #endif
 
-extern const float cnn_conv2d_w[864];
 extern const float cnn_conv2d_t[32];
+extern const uint8_t cnn_conv2d_codes[216];
+extern const float cnn_conv2d_book[2];
 extern const uint32_t cnn_conv2d_1_w[297];
 extern const uint16_t cnn_conv2d_1_limits[33];
 extern const uint32_t cnn_conv2d_1_edges[57];
@@ -497,16 +498,23 @@ BITC_INLINE void bitc_dot32_tern(const uint32_t *a, const uint32_t *w, int n, ui
     pop[0] = bitc_count_masked(a, w + n, w, n);
 }
 
-BITC_KERNEL void conv_products_0(
+BITC_KERNEL void conv_codebook_0(
     uint32_t *restrict y,
     const float *restrict x,
-    const float *restrict w,
-    const float *restrict t) {
+    const float *restrict t,
+    const uint8_t *restrict codes,
+    const float *restrict book,
+    float *decoded) {
     uint8_t *const octets = (uint8_t *)y;
     const float *const from = x;
     for (int tile = 0; tile < 4; tile++) {
         const int first = tile * 8;
-        const float *const weights = w + tile * 216;
+        /* The weights of these outputs, from their indices of 2 bits. */
+        for (int i = 0; i < 216; i++) {
+            const int k = i + tile * 216;
+            decoded[i] = book[(codes[k / 4] >> (k % 4 * 2)) & 3];
+        }
+        const float *const weights = decoded;
         uint8_t *const image_y = octets + first / 8;
         for (int oy = 0; oy < 10; oy++) {
             const int iy = oy * 1 - 1;
@@ -1679,8 +1687,8 @@ static void run_layers(unsigned char *mem, const cnn_input_t *in, cnn_output_t *
     (void)mem;
     (void)in;
 
-    /* 0: Conv2D Conv_0; float32[1x10x10x3] -> bit1[1x10x10x32] packed32 -2*q+1; conv_products; 86400 float MACs; 3584 bytes of constants */
-    conv_products_0((uint32_t *)(void *)(mem + 2848), in->image, cnn_conv2d_w, cnn_conv2d_t);
+    /* 0: Conv2D Conv_0; float32[1x10x10x3] -> bit1[1x10x10x32] packed32 -2*q+1; conv_codebook; 86400 float MACs; 352 bytes of constants */
+    conv_codebook_0((uint32_t *)(void *)(mem + 2848), in->image, cnn_conv2d_t, cnn_conv2d_codes, cnn_conv2d_book, (float *)(void *)(mem));
     LAYER_DONE(0, mem + 2848, 400ul);
 
     /* 1: Conv2D Conv_1; bit1[1x10x10x32] packed32 -2*q+1 -> bit1[1x10x10x33] packed32 -2*q+1; conv_sliced; 950400 binary MACs; 1254 bytes of constants */
@@ -1755,124 +1763,35 @@ int cnn_run(void *arena, const cnn_input_t *in, cnn_output_t *out) {
 #define CNN_WEIGHTS_ATTR
 #endif
 
-extern const float cnn_conv2d_w[864];
-CNN_WEIGHTS_ATTR const float cnn_conv2d_w[864] = {
-    -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f,
-    1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f,
-    1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f,
-    -1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
-    1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
-    1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, -1.0f, -1.0f,
-    -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
-    -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
-    1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
-    1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f,
-    -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
-    1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
-    -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
-    1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f,
-    1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f,
-    -1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
-    -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f,
-    1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
-    1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f,
-    -1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
-    1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, -1.0f,
-    1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f,
-    1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, -1.0f,
-    1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
-    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f,
-    1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
-    -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
-    -1.0f, -1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f,
-    1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
-    -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f,
-    -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f,
-    1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
-    1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
-    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
-    1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f,
-    1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
-    -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, -1.0f,
-    -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f,
-    -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f,
-    1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f,
-    -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
-    -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f,
-    -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f,
-    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f,
-    1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, -1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
-    1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f,
-    1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f,
-    -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f,
-    1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f,
-    -1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
-    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
-    1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
-    -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f,
-    1.0f, 1.0f, -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f,
-    1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f,
-    1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f,
-    -1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, 1.0f, -1.0f, -1.0f, 1.0f,
-    -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f, 1.0f,
-    1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
-    -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
-    1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, 1.0f, 1.0f,
-    -1.0f, -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
-    1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f, 1.0f,
-    -1.0f, 1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f,
-    1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, 1.0f, -1.0f,
-    -1.0f, 1.0f, -1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f,
-    -1.0f, -1.0f, 1.0f, -1.0f, 1.0f, 1.0f, 1.0f, -1.0f,
-    -1.0f, 1.0f, 1.0f, 1.0f, -1.0f, -1.0f, 1.0f, 1.0f,
-    1.0f, 1.0f, -1.0f, -1.0f, -1.0f, 1.0f, -1.0f, 1.0f
-};
-
 extern const float cnn_conv2d_t[32];
 CNN_WEIGHTS_ATTR const float cnn_conv2d_t[32] = {
     0.125f, -0.125f, 0.625f, 0.125f, -0.5f, 0.375f, 1.25f, 1.0f,
     -0.75f, -1.25f, -0.625f, 0.0f, -2.375f, -0.25f, -1.25f, -0.75f,
     -0.5f, -0.375f, 0.375f, 1.0f, -0.125f, 1.375f, -0.625f, 0.375f,
     0.875f, 0.125f, -0.75f, -0.875f, -0.5f, 0.25f, -1.0f, -0.25f
+};
+
+extern const uint8_t cnn_conv2d_codes[216];
+CNN_WEIGHTS_ATTR const uint8_t cnn_conv2d_codes[216] = {
+    0x10u, 0x15u, 0x51u, 0x15u, 0x41u, 0x05u, 0x50u, 0x50u, 0x14u, 0x54u, 0x51u, 0x11u, 0x05u, 0x00u, 0x10u, 0x45u,
+    0x15u, 0x14u, 0x50u, 0x45u, 0x41u, 0x14u, 0x14u, 0x54u, 0x14u, 0x54u, 0x51u, 0x05u, 0x04u, 0x40u, 0x01u, 0x11u,
+    0x10u, 0x45u, 0x55u, 0x04u, 0x45u, 0x41u, 0x54u, 0x10u, 0x41u, 0x44u, 0x14u, 0x44u, 0x00u, 0x14u, 0x54u, 0x41u,
+    0x54u, 0x55u, 0x41u, 0x54u, 0x14u, 0x50u, 0x04u, 0x11u, 0x55u, 0x15u, 0x10u, 0x54u, 0x54u, 0x50u, 0x15u, 0x11u,
+    0x15u, 0x55u, 0x54u, 0x54u, 0x44u, 0x54u, 0x41u, 0x54u, 0x04u, 0x04u, 0x55u, 0x15u, 0x01u, 0x04u, 0x55u, 0x11u,
+    0x44u, 0x44u, 0x51u, 0x50u, 0x40u, 0x50u, 0x00u, 0x10u, 0x10u, 0x51u, 0x51u, 0x45u, 0x00u, 0x51u, 0x54u, 0x00u,
+    0x40u, 0x10u, 0x15u, 0x55u, 0x45u, 0x50u, 0x44u, 0x14u, 0x15u, 0x10u, 0x05u, 0x45u, 0x11u, 0x10u, 0x05u, 0x40u,
+    0x44u, 0x54u, 0x54u, 0x14u, 0x41u, 0x05u, 0x05u, 0x14u, 0x04u, 0x04u, 0x10u, 0x41u, 0x15u, 0x05u, 0x40u, 0x51u,
+    0x14u, 0x10u, 0x45u, 0x01u, 0x11u, 0x01u, 0x50u, 0x11u, 0x50u, 0x01u, 0x40u, 0x04u, 0x44u, 0x10u, 0x05u, 0x44u,
+    0x05u, 0x11u, 0x14u, 0x50u, 0x05u, 0x15u, 0x55u, 0x04u, 0x15u, 0x01u, 0x40u, 0x40u, 0x15u, 0x05u, 0x11u, 0x44u,
+    0x14u, 0x51u, 0x10u, 0x40u, 0x44u, 0x40u, 0x55u, 0x45u, 0x04u, 0x10u, 0x40u, 0x14u, 0x14u, 0x55u, 0x45u, 0x01u,
+    0x55u, 0x50u, 0x15u, 0x44u, 0x05u, 0x54u, 0x44u, 0x10u, 0x14u, 0x41u, 0x50u, 0x51u, 0x41u, 0x45u, 0x15u, 0x50u,
+    0x40u, 0x45u, 0x01u, 0x55u, 0x10u, 0x40u, 0x15u, 0x40u, 0x14u, 0x10u, 0x01u, 0x45u, 0x54u, 0x41u, 0x01u, 0x14u,
+    0x04u, 0x10u, 0x10u, 0x15u, 0x54u, 0x50u, 0x05u, 0x44u
+};
+
+extern const float cnn_conv2d_book[2];
+CNN_WEIGHTS_ATTR const float cnn_conv2d_book[2] = {
+    -1.0f, 1.0f
 };
 
 extern const uint32_t cnn_conv2d_1_w[297];
