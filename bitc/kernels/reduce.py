@@ -87,6 +87,17 @@ def _reduce_build(node: Node, target: Target) -> tuple[Step, ...]:
     return (Step(type(op).__name__.lower(), "kernels/reduce.j2", args, context, ("bitc_math.h",)),)
 
 
+def _add_accepts(node: Node, target: Target) -> str:
+    return first_reason((node.input(1).type.dtype.is_float, f"sums of {node.input(1).type.dtype}"))
+
+
+def _add_build(node: Node, target: Target) -> tuple[Step, ...]:
+    total, x = node.input(0), node.input(1)
+    context = {"pixels": x.type.rows, "channels": x.type.channels, "t": x.type.dtype.c_type}
+    args = (out(node, overlay=True), Arg("total", total, overlay=True), Arg("x", x))
+    return (Step("add_pixels", "kernels/add_pixels.j2", args, context, ("bitc_defs.h",)),)
+
+
 def _axis(shape: Sequence[int], axis: int) -> dict[str, Any]:
     return {"outer": product(shape[:axis]), "n": shape[axis], "inner": product(shape[axis + 1 :])}
 
@@ -121,6 +132,7 @@ def _float32(node: Node, target: Target) -> str:
 
 REDUCTIONS = (
     Variant("reduce", (ops.Reduce,), _reduce_accepts, _reduce_build),
+    Variant("add_pixels", (ops.AddPixels,), _add_accepts, _add_build),
     Variant("softmax", (ops.Softmax,), _float32, _softmax_build),
     Variant("arg", (ops.ArgMax, ops.ArgMin), _accepts, _arg_build),
 )

@@ -11,6 +11,7 @@ from bitc.ir.program import Buffer, Call, Function, Item, Kind, Loop, NextRow, P
 from bitc.ir.schedule import Stage
 from bitc.ir.types import TensorType
 from bitc.kernels import Choice, Selection, choose
+from bitc.kernels.copy import zero_step
 from bitc.kernels.costs import predict
 from bitc.kernels.roll import move, roll
 from bitc.kernels.step import Operand, Packed, Scratch, Step, View
@@ -20,6 +21,7 @@ from bitc.schedule.columns import Strip, stores, strips
 from bitc.schedule.loops import Again, Folded, Once, fold_parts
 from bitc.schedule.parts import parts
 from bitc.schedule.rows import Drop, Make, image_inputs, image_size, window
+from bitc.schedule.totals import adds_up
 from bitc.target import Target
 
 
@@ -177,7 +179,11 @@ class StageLowering:
             assert reads is not None
             places[v] = self._place(node, i, reads[2], strip, rings)
         found: list[Once] = []
-        for step, function in row.steps:
+        steps = row.steps
+        if adds_up(node) and make.row == 0:
+            zero = zero_step(row.y)
+            steps = ((zero, zero.function), *steps)
+        for step, function in steps:
             operands: list[_Ring | Buffer | Scratch] = []
             at: list[int] = []
             for a in step.args:
@@ -244,7 +250,7 @@ class StageLowering:
         images = {Value(node.input(i).name, node.input(i).type.with_shape(shape)): i for i, shape in shapes.items()}
         by_input = {i: v for v, i in images.items()}
         y = Value(node.output.name, node.output.type.with_shape((1, 1, columns, node.output.type.channels)))
-        inputs = tuple(by_input.get(i, v) for i, v in enumerate(node.inputs))
+        inputs = tuple(y if v is node.output else by_input.get(i, v) for i, v in enumerate(node.inputs))
         small = replace(node, op=node.op.on_window(pads, (1, columns)), inputs=inputs, outputs=(y,))
         types = small.op.infer(*(None if v is None else v.type for v in inputs))
         if types[0].shape != y.shape:

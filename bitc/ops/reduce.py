@@ -85,6 +85,23 @@ class ReduceMean(Reduce):
 
 
 @dataclass(frozen=True)
+class AddPixels(Op):
+    """A total per channel plus all pixels of an image, added one at a time in row-major order: on rows one after the
+    other the same sum as on the whole image. Inputs: total ``[1, 1, 1, C]``, x ``[1, H, W, C]`` of the same type."""
+
+    def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
+        total, x = types
+        assert total is not None and x is not None and total.channels == x.channels and total.dtype is x.dtype
+        return (total,)
+
+    def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
+        total, x = arrays
+        assert total is not None and x is not None
+        terms = np.concatenate([total.reshape(1, -1), x.reshape(-1, x.shape[3])])
+        return (np.add.accumulate(terms, axis=0, dtype=x.dtype)[-1].reshape(total.shape),)
+
+
+@dataclass(frozen=True)
 class ReduceProd(Reduce):
     def compute(self, x: Array) -> Array:
         return _fold_left(np.multiply, x, 1)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from bitc.ir.graph import Graph, Node, Value
 from bitc.ir.schedule import Stage, kept
 from bitc.ops.movement import Crop
 from bitc.schedule.blocks import in_blocks, splits
 from bitc.schedule.rows import RowPlan, image_inputs, plan_rows, window
+from bitc.schedule.totals import by_rows_of, is_mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +53,7 @@ def parts(graph: Graph, stage: Stage) -> Parts:
     at_once: frozenset[Value] = frozenset()
     if stage.block:
         nodes, layer, at_once = _in_blocks(graph, stage)
+    nodes, layer = _with_totals(nodes, layer)
     copies: dict[Value, Value] = {}
     if stage.strips > 1:
         nodes, layer, copies = _with_copies(stage, nodes, layer)
@@ -77,6 +80,17 @@ def _in_blocks(graph: Graph, stage: Stage) -> tuple[list[Node], list[int], froze
         nodes.append(join)
         layer.append(i)
     return nodes, layer, frozenset(at_once)
+
+
+def _with_totals(nodes: Sequence[Node], layer: Sequence[int]) -> tuple[list[Node], list[int]]:
+    """Means as two nodes."""
+    found = [(n, k) for node, k in zip(nodes, layer, strict=True) for n in _mean(node)]
+    return [n for n, _ in found], [k for _, k in found]
+
+
+@lru_cache(maxsize=1024)
+def _mean(node: Node) -> tuple[Node, ...]:
+    return by_rows_of(node) if is_mean(node) else (node,)
 
 
 def _with_copies(

@@ -15,11 +15,13 @@ from functools import lru_cache
 from bitc.ir.box import Box
 from bitc.ir.graph import Node, Value
 from bitc.ops.movement import Crop, Rows
+from bitc.schedule.totals import adds_up, is_mean
 
 
 @dataclass(frozen=True)
 class Make:
-    """Node number `node` of the stage makes row `row` of its output, in slot `slot` of the buffer."""
+    """Node number `node` of the stage makes row `row` of its output, in slot `slot` of the buffer; a node that adds up
+    adds row `row` of its image to the total."""
 
     node: int
     row: int
@@ -55,6 +57,8 @@ class RowPlan:
 @lru_cache(maxsize=4096)
 def image_inputs(node: Node) -> tuple[int, ...]:
     """The inputs of a node that are read by windows: images of which an output window depends on a window."""
+    if adds_up(node):
+        return (1,)
     y = node.output.shape
     found = []
     for i, v in enumerate(node.inputs):
@@ -74,7 +78,9 @@ def image_size(node: Node, index: int) -> tuple[int, int]:
 
 
 def window(node: Node, index: int, rows: tuple[int, int], columns: tuple[int, int]) -> Box:
-    """The window of an input that an output window depends on."""
+    """The window of an input that an output window depends on. (A total has one pixel, whatever the rows.)"""
+    if adds_up(node):
+        return Box(*rows, 0, node.input(index).shape[2])
     box = node.op.input_window(Box(*rows, *columns), index)
     assert box is not None
     return box
@@ -84,8 +90,13 @@ def window(node: Node, index: int, rows: tuple[int, int], columns: tuple[int, in
 def row_windows(node: Node, index: int) -> tuple[tuple[int, int], ...]:
     """Per row of the output the rows [top, bottom) of an input that it is made of."""
     size = image_size(node, index)
-    parts = (window(node, index, (row, row + 1), (0, 1)).inside(size) for row in range(node.output.shape[1]))
+    parts = (window(node, index, (row, row + 1), (0, 1)).inside(size) for row in range(turns(node)))
     return tuple((p.top, p.bottom) for p in parts)
+
+
+def turns(node: Node) -> int:
+    """How often a node runs for all of its output: once for each row of it, or of what it adds up."""
+    return node.input(1).shape[1] if adds_up(node) else node.output.shape[1]
 
 
 def why_not(node: Node) -> str:
@@ -93,6 +104,8 @@ def why_not(node: Node) -> str:
     y = node.output
     if len(node.outputs) != 1 or y.type.rank != 4 or y.shape[0] != 1:
         return "its output is not one image"
+    if is_mean(node):
+        return ""
     images = image_inputs(node)
     if not images:
         return "its output rows depend on more than a window of its input"
@@ -107,6 +120,13 @@ def why_not(node: Node) -> str:
             if 0 in window(node, i, (row, row + 1), (0, y.shape[2])).inside(image_size(node, i)).size:
                 return "a row of its output lies in the padding alone"
     return ""
+
+
+def reads_own_pixels(nodes: Sequence[Node]) -> bool:
+    """Whether one of the nodes, which each have passed `why_not`, spreads what another one makes over an image: all of
+    that is needed for the first row, as in squeeze and excitation."""
+    made = {n.output for n in nodes}
+    return any(v in made for n in nodes if not is_mean(n) for i, v in enumerate(n.inputs) if i not in image_inputs(n))
 
 
 def plan_rows(nodes: Sequence[Node], whole: Sequence[Value], at_once: Collection[Value] = ()) -> RowPlan:
@@ -137,8 +157,8 @@ class _Simulation:
         rows: dict[Value, set[int]] = {n.output: set() for n in self.nodes}
         for k in reversed(range(len(self.nodes))):
             y = self.nodes[k].output
-            if y in self.whole or isinstance(self.nodes[k].op, Rows):
-                rows[y] = set(range(y.shape[1]))
+            if y in self.whole or isinstance(self.nodes[k].op, Rows) or (adds_up(self.nodes[k]) and rows[y]):
+                rows[y] = set(range(turns(self.nodes[k])))
             for i in self.images[k]:
                 x = self.nodes[k].input(i)
                 if x in rows:
@@ -157,8 +177,8 @@ class _Simulation:
         k = self.maker.get(v)
         if k is None:
             return
-        bottom = v.shape[1] if v in self.at_once else bottom
-        while self.next[k] < len(self.needed[k]) and self.needed[k][self.next[k]] < bottom:
+        at_once = v in self.at_once or adds_up(self.nodes[k])
+        while self.next[k] < len(self.needed[k]) and (at_once or self.needed[k][self.next[k]] < bottom):
             self.make(k)
 
     def make(self, k: int) -> None:
@@ -174,10 +194,14 @@ class _Simulation:
                 self.next[k] += 1
                 return
             assert low is not None and low <= row
-            self.capacity[y] = max(self.capacity.get(y, 0), row + 1 - low)
+            self.capacity[y] = max(self.capacity.get(y, 0), self._in_output(k, row) + 1 - low)
         lows = {} if y in self.whole else {y: self.lowest(y) or 0}
         self.log.append((k, row, tuple(windows.get(i) for i in range(len(self.nodes[k].inputs))), lows))
         self.next[k] += 1
+
+    def _in_output(self, k: int, row: int) -> int:
+        """The row of its output that node k writes."""
+        return 0 if adds_up(self.nodes[k]) else row
 
     def run(self) -> RowPlan:
         for v in reversed([n.output for n in self.nodes if n.output in self.whole]):
@@ -193,17 +217,17 @@ class _Simulation:
                 steps.append(Drop())
                 continue
             k, row, windows, lows = entry
-            y, fresh = self.nodes[k].output, False
+            y, at, fresh = self.nodes[k].output, self._in_output(k, row), False
             for v, low in lows.items():
                 fresh = v not in base or low >= top[v]
                 if fresh:
-                    base[v] = row
-                elif row + 1 - base[v] > self.capacity[v]:
+                    base[v] = at
+                elif at + 1 - base[v] > self.capacity[v]:
                     steps.append(Roll(v, top[v] - low, low - base[v]))
                     base[v] = low
-                top[v] = row + 1
+                top[v] = at + 1
             inputs = self.nodes[k].inputs
             reads = tuple(None if w is None or x is None else (*w, w[0] - base.get(x, 0))
                           for w, x in zip(windows, inputs, strict=True))  # fmt: skip
-            steps.append(Make(k, row, row - base.get(y, 0), fresh, reads))
+            steps.append(Make(k, row, at - base.get(y, 0), fresh, reads))
         return RowPlan(tuple(steps), self.capacity)

@@ -3,7 +3,8 @@
     Conv2D(planar)(f(x)) = Conv2D(f(Crop(planar)(x)))        f elementwise
 
 A convolution that reads planes wants the whole image. Where its rows are to come one by one, each row is brought into
-pixels right behind the graph input, and what stood between runs on rows too.
+pixels right behind the graph input, and what stood between runs on rows too. A mean that drops its axes becomes one
+that keeps them, an image of one pixel, and a reshape.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ from bitc.ir.box import Box
 from bitc.ir.graph import Graph, Node, Value
 from bitc.ir.rewrite import Rewriter, rewrite
 from bitc.ops.linear import Conv2D
-from bitc.ops.movement import Crop
+from bitc.ops.movement import Crop, Reshape
+from bitc.ops.reduce import ReduceMean
 
 _ANY = Box(3, 4, 5, 7)
 
 
 def rows_first(graph: Graph) -> Graph:
-    """The same graph with convolutions of planes as such of pixels."""
+    """The same graph with convolutions of planes as such of pixels, and means of images as images."""
     return rewrite(graph, _rule)
 
 
 def _rule(rw: Rewriter, node: Node) -> Value | None:
     op = node.op
+    if isinstance(op, ReduceMean) and op.axes == (1, 2) and not op.keepdims and node.input(0).type.rank == 4:
+        mean = rw.emit(replace(op, keepdims=True), node.input(0), at=node.origin)
+        return rw.emit(Reshape(node.output.shape), mean, at=node.origin, name=node.output.name)
     if not isinstance(op, Conv2D) or not op.planar:
         return None
     x = _pixels(rw, node.input(0))

@@ -16,7 +16,7 @@ from bitc.ops.movement import Reshape
 from bitc.schedule.blocks import SIZE, chains, splits
 from bitc.schedule.estimate import StageEstimates, macs
 from bitc.schedule.overlay import operands, overwritten
-from bitc.schedule.rows import why_not
+from bitc.schedule.rows import reads_own_pixels, why_not
 from bitc.schedule.streaming import downstream
 
 STRIPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24)
@@ -104,7 +104,7 @@ def _options(
             sizes |= {n.output: n.output.type.nbytes * b.size // channels for n in b.nodes[:-1]}
         if stages:
             found.append(Point(live.one_by_one(start, stop, sizes), work, work, stages))
-    if not all(ok[start:stop]) or len(nodes) < 2:
+    if not all(ok[start:stop]) or len(nodes) < 2 or reads_own_pixels(nodes):
         return found
     estimates = StageEstimates(graph, tuple(nodes))
     around = live.around(start, stop)

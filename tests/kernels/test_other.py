@@ -19,6 +19,7 @@ from bitc.ops.movement import Concat, Crop, Expand, Gather, Pad, Reshape, Slice,
 from bitc.ops.pool import ArgMaxPool, AveragePool, MaxPool
 from bitc.ops.quantize import Dequantize, Requantize
 from bitc.ops.reduce import (
+    AddPixels,
     ArgMax,
     ArgMin,
     LogSoftmax,
@@ -123,6 +124,7 @@ def reductions() -> list[Graph]:
         for axis in (0, 1, 2)
         for last in (False, True)
     ]
+    graphs += [single(AddPixels(), t(1, 1, 1, c), t(1, h, 5, c)) for c, h in ((1, 1), (3, 4), (8, 1))]
     graphs += [single(c(axis), t(3, 4, 5)) for c in (Softmax, LogSoftmax) for axis in (0, 1, 2)]
     shapes = (
         ((3, 4), (4, 5)), ((2, 3, 4), (4, 5)), ((2, 1, 3, 4), (6, 4, 5)), ((4,), (4, 5)), ((3, 4), (4,)), ((4,), (4,)),

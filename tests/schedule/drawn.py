@@ -19,6 +19,7 @@ from bitc.ops.movement import Crop
 from bitc.ops.pool import AveragePool, MaxPool
 from bitc.ops.quantize import Requantize
 from bitc.ops.quantized import AddRequant
+from bitc.ops.reduce import ReduceMean
 from bitc.ops.unary import Relu
 from bitc.ops.window import Window
 from bitc.schedule.columns import why_not_strips
@@ -55,7 +56,7 @@ windows = st.tuples(axis((1, 2, 3, 3, 5)), axis((1, 2, 3, 3))).map(
 )
 layers = st.builds(
     Layer,
-    st.sampled_from(["conv", "conv", "depthwise", "max", "average", "pointwise", "residual"]),
+    st.sampled_from(["conv", "conv", "depthwise", "max", "average", "pointwise", "residual", "mean"]),
     windows,
     st.sampled_from([FLOAT32, INT8, BIT1, TERN]),
     st.sampled_from([1, 3, 8, 33]),
@@ -91,7 +92,7 @@ class Net(Builder):
 
     def layer(self, v: Value, layer: Layer) -> Value | None:
         oh, ow = layer.window.out_size((v.shape[1], v.shape[2]))
-        if layer.kind not in ("pointwise", "residual") and min(oh, ow) < 1:
+        if layer.kind not in ("pointwise", "residual", "mean") and min(oh, ow) < 1:
             return None
         if layer.kind == "conv":
             return self.conv(v, layer.window, layer.gives, layer.channels, 1)
@@ -104,6 +105,9 @@ class Net(Builder):
             return self.emit(MaxPool(layer.window), v)
         if layer.kind == "average" and v.type.dtype.is_float:
             return self.emit(AveragePool(layer.window, layer.seed % 2 == 0), v)
+        if layer.kind == "mean" and v.type.dtype.is_float:
+            everything = Window((v.shape[1], v.shape[2]))
+            return self.emit(AveragePool(everything) if layer.seed % 2 else ReduceMean((1, 2)), v)
         if layer.kind == "residual":
             return self.residual(v, layer)
         if layer.kind == "pointwise" and v.type.dtype.is_float:

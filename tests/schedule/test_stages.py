@@ -17,10 +17,13 @@ from bitc.ir.graph import Graph, Value
 from bitc.ir.schedule import Schedule, Stage
 from bitc.ir.types import TensorType
 from bitc.kernels import assign_layouts
-from bitc.ops.binary import Add
+from bitc.ops.binary import Add, Mul
+from bitc.ops.pool import AveragePool
 from bitc.ops.quantized import AddRequant
+from bitc.ops.reduce import ReduceMean
 from bitc.ops.window import Window
 from bitc.schedule.overlay import overwritten
+from bitc.schedule.search import candidates
 from bitc.target import Target
 from tests.kernels.harness import (
     Compiled,
@@ -128,6 +131,31 @@ def checked(graph: Graph, stage: Stage, folder: Path) -> Compiled:
     for name, expected in interp.run(graph, feeds).items():
         assert_same(got[name], expected, name)
     return compiled
+
+
+@pytest.mark.parametrize("pool", [False, True], ids=["mean", "pool"])
+def test_a_mean_adds_up_rows(pool: bool, tmp_path: Path) -> None:
+    """The map in front of it is never whole: one row of it and the total. Behind it the stage goes on."""
+    net = Net(5)
+    x = Value("x", TensorType((1, 13, 12, 3), FLOAT32))
+    v = net.conv(x, Window((3, 3), pads=(1, 1, 1, 1)), FLOAT32, 33, 1)
+    m = net.emit(AveragePool(Window((13, 12))) if pool else ReduceMean((1, 2)), v)
+    y = net.conv(m, Window(), FLOAT32, 4, 1)
+    graph = Graph("net", (x,), (y,), tuple(net.nodes))
+    for stop in (2, 3):
+        compiled = checked(graph, Stage(graph.nodes[:stop]), tmp_path / str(stop))
+        assert compiled.plan.arena_bytes <= (12 + 1 + 1) * 33 * 4
+        assert not any(layer.recomputed for layer in compiled.program.layers)
+
+
+def test_what_is_spread_over_the_image_it_was_made_of_is_no_part_of_its_stage() -> None:
+    net = Net(5)
+    x = Value("x", TensorType((1, 13, 12, 3), FLOAT32))
+    v = net.conv(net.conv(x, Window((3, 3)), FLOAT32, 8, 1), Window((3, 3)), FLOAT32, 8, 1)
+    y = net.emit(Mul(), v, net.emit(ReduceMean((1, 2)), v))
+    found = [p.stages for p in candidates(Graph("net", (x,), (y,), tuple(net.nodes)))]
+    assert any(found)
+    assert not any(n.output is y for stages in found for stage in stages for n in stage.nodes)
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, INT8], ids=str)
