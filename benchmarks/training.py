@@ -42,9 +42,11 @@ class _Layers:
         zero: int = 0,
         zeros: float = 0.0,
         pairs: bool = False,
+        rows: int = 1,
         entries: int = 0,
     ) -> None:
-        """`zeros`: share of weights that are 0; `pairs`: two of every four that are; `entries`: how many different ones
+        """`zeros`: share of weights that are 0; `pairs`: two of every four that are; `rows`: outputs in which
+        zeros lie together; `entries`: how many different ones
         there are, if not any."""
         window = Window((kernel, kernel), (stride, stride), _SAME[kernel] if pad else (0, 0, 0, 0))
         shape = (outputs, kernel, kernel, channels // group)
@@ -52,7 +54,8 @@ class _Layers:
         if entries:
             codes = self.rng.choice(codes.reshape(-1)[:entries], shape)
         if zeros:
-            codes[self.rng.random(shape) < zeros] = 0
+            groups = (-(-outputs // rows), *shape[1:])
+            codes[np.repeat(self.rng.random(groups) < zeros, rows, axis=0)[:outputs]] = 0
         if pairs:
             for four in codes.reshape(-1, 4):
                 four[self.rng.permutation(4)[:2]] = 0
@@ -148,6 +151,7 @@ def layers() -> list[Node]:
             b.add(x, w, k, count, 1, 1, gives=next(kinds))
     _int8(b)
     _sparse(b)
+    _blocks(b)
     return b.nodes
 
 
@@ -171,6 +175,20 @@ def _sparse(b: _Layers) -> None:
     ):
         b.add(INT8, INT8, channels, count, size, kernel, gives=next(gives), zero=-5, pairs=True)
         b.add(UINT8, INT8, channels, count, size, kernel, gives=next(gives), zero=120, pairs=True)
+
+
+def _blocks(b: _Layers) -> None:
+    """Zeros lie in blocks of outputs."""
+    gives = iter(("codes", "codes", "codes", "sums", "codes", "float") * 20)
+    for channels, count, size, kernel, zeros, rows in (
+        (64, 64, 8, 1, 0.9, 4), (32, 48, 9, 1, 0.8, 2), (128, 40, 6, 1, 0.95, 8), (96, 32, 7, 1, 0.6, 4),
+        (256, 64, 4, 1, 0.9, 4), (33, 17, 7, 1, 0.7, 4), (24, 32, 8, 3, 0.9, 4), (16, 24, 9, 3, 0.7, 8),
+        (40, 24, 5, 3, 0.97, 2), (300, 64, 1, 1, 0.8, 4), (128, 100, 1, 1, 0.9, 2), (16, 64, 16, 1, 0.75, 4),
+    ):  # fmt: skip
+        b.add(INT8, INT8, channels, count, size, kernel, gives=next(gives), zero=-5, zeros=zeros, rows=rows)
+        b.add(UINT8, INT8, channels, count, size, kernel, gives=next(gives), zero=120, zeros=zeros, rows=rows)
+        b.add(FLOAT32, FLOAT32, channels, count, size, kernel, gives="float", zeros=zeros, rows=rows)
+        b.add(FLOAT32, FLOAT32, channels, count, size, kernel, gives="sums", zeros=zeros, rows=rows)
 
 
 def _int8(b: _Layers) -> None:

@@ -42,36 +42,40 @@ LONGEST = 255
 @dataclass(frozen=True)
 class Stream:
     """The weights of all outputs, one after the other: `values`, `steps` (columns from the one before, the first from
-    column 0) and, per output, `counts` of them."""
+    column 0) and, per output, `counts` of them. Of several outputs at once: the values of a column lie together, and
+    there are steps per column and counts per group of outputs."""
 
     values: Array
     steps: Array
     counts: Array
 
 
-def stream(w: Array, longest: int = LONGEST) -> Stream:
-    """The stream of weights ``[O, K]``, with steps of at most `longest` columns."""
-    values, steps, counts = list[Any](), list[int](), list[int]()
-    for row in w:
-        at, before = 0, len(values)
-        for k in np.flatnonzero(row):
+def stream(w: Array, longest: int = LONGEST, rows: int = 1) -> Stream:
+    """The stream of weights ``[O, K]``, with steps of at most `longest` columns, `rows` outputs at once (the last ones
+    with outputs of zeros)."""
+    columns, steps, counts = list[Array](), list[int](), list[int]()
+    zeros = np.zeros(rows, w.dtype)
+    for group in np.pad(w, ((0, -len(w) % rows), (0, 0))).reshape(-1, rows, w.shape[1]):
+        at, before = 0, len(steps)
+        for k in np.flatnonzero(group.any(axis=0)):
             while k - at > longest:
-                values.append(0)
+                columns.append(zeros)
                 steps.append(longest)
                 at += longest
-            values.append(row[k])
+            columns.append(group[:, k])
             steps.append(int(k) - at)
             at = int(k)
-        counts.append(len(values) - before)
+        counts.append(len(steps) - before)
     # One element at least: C has no empty arrays.
-    return Stream(np.array(values or [0], w.dtype), np.array(steps or [0], np.uint8), np.array(counts, np.uint16))
+    values = np.concatenate(columns or [zeros])
+    return Stream(values, np.array(steps or [0], np.uint8), np.array(counts, np.uint16))
 
 
-@lru_cache(maxsize=32)  # every stage of selection asks again
-def stream_of(node: Node) -> Stream:
-    """The stream of a convolution."""
+@lru_cache(maxsize=64)  # every stage of selection asks again
+def stream_of(node: Node, rows: int = 1) -> Stream:
+    """The stream of a convolution, `rows` outputs at once."""
     w = node.input(1)
-    return stream(w.array.reshape(w.shape[0], -1))
+    return stream(w.array.reshape(w.shape[0], -1), rows=rows)
 
 
 def stored(node: Node) -> str:

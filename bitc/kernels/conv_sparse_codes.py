@@ -39,13 +39,16 @@ class PixelIsa:
     isa: str
     feature: str
     weights_t: str
+    """C type of the weights of one output, for two columns."""
+    fours_t: str
+    """The same of four outputs."""
     codes: str = ""
     """Primitives that make four sums to codes, where compilers do not."""
 
 
 PIXEL_ISAS = (
-    PixelIsa("neon", "aarch64", "neon", "int16x4_t"),
-    PixelIsa("simd128", "wasm", "simd128", "v128_t", "isa/codes_simd128.j2"),
+    PixelIsa("neon", "aarch64", "neon", "int16x4_t", "int16x8_t"),
+    PixelIsa("simd128", "wasm", "simd128", "v128_t", "v128_t", "isa/codes_simd128.j2"),
 )
 
 
@@ -54,16 +57,17 @@ def pixel_isa(target: Target) -> PixelIsa | None:
     return next((i for i in PIXEL_ISAS if i.isa == target.isa and i.feature in target.features), None)
 
 
-def pairs(node: Node) -> tuple[Array, Array, Array]:
-    """The stream of a convolution with an even number of weights per output: values, steps, and numbers of pairs."""
-    found = conv_sparse.stream_of(node)
+def pairs(node: Node, rows: int = 1) -> tuple[Array, Array, Array]:
+    """The stream of a convolution, `rows` outputs at once, with an even number of columns per group of outputs: values
+    (both of an output lie together), steps, and numbers of pairs."""
+    found = conv_sparse.stream_of(node, rows)
     counts = -(-found.counts.astype(np.int64) // 2)
     ends = np.cumsum(found.counts, dtype=np.int64)
     at = np.arange(ends[-1]) + np.repeat(2 * (np.cumsum(counts) - counts) - (ends - found.counts), found.counts)
-    size = max(2 * int(counts.sum()), 1)  # C has no empty arrays
-    values, steps = np.zeros(size, np.int8), np.zeros(size, np.uint8)
-    values[at], steps[at] = found.values[: ends[-1]], found.steps[: ends[-1]]
-    return values, steps, counts.astype(np.uint16)
+    size = max(2 * int(counts.sum()), 2)  # C has no empty arrays
+    values, steps = np.zeros((size, rows), np.int8), np.zeros(size, np.uint8)
+    values[at], steps[at] = found.values.reshape(-1, rows)[: ends[-1]], found.steps[: ends[-1]]
+    return values.reshape(-1, 2, rows).swapaxes(1, 2).reshape(-1), steps, counts.astype(np.uint16)
 
 
 def accepts(node: Node, target: Target) -> str:
@@ -93,12 +97,17 @@ def vectors(node: Node) -> int:
 
 
 def build(node: Node, target: Target) -> tuple[Step, ...]:
+    return step(VARIANT.name, node, target, vectors(node))
+
+
+def step(name: str, node: Node, target: Target, count: int, rows: int = 1) -> tuple[Step, ...]:
+    """The call of templates/kernels/conv_sparse_codes.j2, for tiles of `count` vectors of pixels and `rows` outputs."""
     op, x, w = node.op, node.input(0), node.input(1)
     isa = pixel_isa(target)
     assert isinstance(op, Conv2D) and isa is not None
-    geo, tile = geometry(x.type, op.window), LANES * vectors(node)
+    geo, tile = geometry(x.type, op.window), LANES * count
     e, params, bias = summed_epilogue(node, *product_range(node), target)
-    values, steps, counts = pairs(node)
+    values, steps, counts = pairs(node, rows)
     args = (
         out(node),
         Arg("x", x),
@@ -108,7 +117,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         *params,
     )
     if bias.any():
-        starts = wrapped(np.broadcast_to(bias, w.shape[0]))
+        starts = wrapped(np.pad(np.broadcast_to(bias, w.shape[0]), (0, -w.shape[0] % rows)))
         args += (Arg("start", Packed(starts, "start", is_weight=False)),)
     args += (scratch("columns", tile * w.type.size // w.shape[0], np.int16),)
     bytes_ = e["kind"] == "requant" and e["out_t"] in ("int8_t", "uint8_t")
@@ -117,8 +126,10 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         **geo.context,
         "e": e,
         "tile": tile,
-        "vectors": tile // LANES,
+        "vectors": count,
+        "rows": rows,
         "weights_t": isa.weights_t,
+        "fours_t": isa.fours_t,
         "starts": bool(bias.any()),
         "bytes": bytes_,
         "fours": fours,
@@ -133,7 +144,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "outputs": w.shape[0],
     }
     uses = ("bitc_defs.h", f"isa/sparse_codes.j2#{isa.part}", isa.codes if fours else "")
-    return (Step(VARIANT.name, "kernels/conv_sparse_codes.j2", args, context, uses),)
+    return (Step(name, "kernels/conv_sparse_codes.j2", args, context, uses),)
 
 
 def work(node: Node, target: Target) -> Work:

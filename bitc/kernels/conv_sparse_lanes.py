@@ -46,11 +46,14 @@ def accepts(node: Node, target: Target) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """Tiles of so many vectors of pixels, the last of which overlaps the one before."""
+    """Tiles of so many vectors of pixels, the last of which overlaps the one before, and of `rows` outputs. `direct`:
+    pixels are read where they are."""
 
     isa: LaneIsa
     vectors: int
     pixels: int
+    rows: int = 1
+    direct: bool = False
 
     @property
     def tile(self) -> int:
@@ -80,20 +83,26 @@ def plan(node: Node, target: Target) -> Plan:
 
 
 def build(node: Node, target: Target) -> tuple[Step, ...]:
+    return step(VARIANT.name, node, plan(node, target))
+
+
+def step(name: str, node: Node, best: Plan) -> tuple[Step, ...]:
+    """The call of templates/kernels/conv_sparse_lanes.j2."""
     op, x, w = node.op, node.input(0), node.input(1)
     assert isinstance(op, Conv2D)
-    best, geo = plan(node, target), geometry(x.type, op.window)
+    geo = geometry(x.type, op.window)
     e, params = conv_epilogue(node)
-    found = conv_sparse.stream_of(node)
-    args = (
+    found = conv_sparse.stream_of(node, best.rows)
+    args: tuple[Arg, ...] = (
         out(node),
         Arg("x", x),
         Arg("w", Packed(found.values)),
         Arg("steps", Packed(found.steps, "steps")),
         Arg("counts", Packed(found.counts, "counts")),
         *params,
-        scratch("columns", best.tile * w.type.size // w.shape[0], x.type.dtype.carrier.type),
     )
+    if not best.direct:
+        args += (scratch("columns", best.tile * w.type.size // w.shape[0], x.type.dtype.carrier.type),)
     context: dict[str, Any] = {
         **geo.context,
         "e": e,
@@ -101,17 +110,19 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "lanes": best.isa.lanes,
         "vectors": best.vectors,
         "tile": best.tile,
-        "transposes": True,
+        "rows": best.rows,
+        "direct": best.direct,
+        "transposes": best.isa.lanes > 1,
         "codes": False,
-        "whole": e["kind"] in ("raw", "affine"),
+        "whole": best.isa.lanes > 1 and e["kind"] in ("raw", "affine"),
         "x_t": "float",
         "zero_of_x": "0.0f",
         "pixels": geo.pixels,
         "channels": w.shape[3],
         "outputs": w.shape[0],
     }
-    uses = ("bitc_defs.h", best.isa.template, "isa/transpose.j2")
-    return (Step(VARIANT.name, "kernels/conv_sparse_lanes.j2", args, context, uses),)
+    uses = ("bitc_defs.h", best.isa.template, "isa/transpose.j2" if best.isa.lanes > 1 else "")
+    return (Step(name, "kernels/conv_sparse_lanes.j2", args, context, uses),)
 
 
 def work(node: Node, target: Target) -> Work:

@@ -19,6 +19,7 @@ from bitc.kernels import (
     conv_smlad,
     conv_sparse,
     conv_sparse_bits,
+    conv_sparse_blocks,
     conv_sparse_codes,
     conv_sparse_dsp,
     conv_sparse_lanes,
@@ -57,6 +58,8 @@ VARIANTS: tuple[Variant, ...] = (
     conv_sparse_lanes.VARIANT,
     conv_sparse_codes.VARIANT,
     conv_sparse_dsp.VARIANT,
+    conv_sparse_blocks.FLOATS,
+    conv_sparse_blocks.CODES,
     conv_pairs.VARIANT,
     conv_sparse_bits.VARIANT,
     conv_dense.VARIANT,
@@ -85,7 +88,9 @@ VARIANTS: tuple[Variant, ...] = (
     RECURRENT,
 )
 
-ZEROS_SKIPPED = tuple(
-    m.VARIANT.name for m in (conv_sparse, conv_sparse_lanes, conv_sparse_codes, conv_sparse_dsp, conv_pairs)
+ZEROS_SKIPPED = (
+    *(m.VARIANT.name for m in (conv_sparse, conv_sparse_lanes, conv_sparse_codes, conv_sparse_dsp, conv_pairs)),
+    conv_sparse_blocks.FLOATS.name,
+    conv_sparse_blocks.CODES.name,
 )
 """Rows that leave out zero weights."""

@@ -10,7 +10,15 @@ import pytest
 from bitc.ir.dtypes import FLOAT32, INT8, UINT8, DType
 from bitc.ir.graph import Graph
 from bitc.ir.types import TensorType
-from bitc.kernels import conv_pairs, conv_sparse, conv_sparse_codes, conv_sparse_dsp, conv_sparse_lanes, select
+from bitc.kernels import (
+    conv_pairs,
+    conv_sparse,
+    conv_sparse_blocks,
+    conv_sparse_codes,
+    conv_sparse_dsp,
+    conv_sparse_lanes,
+    select,
+)
 from bitc.kernels.conv_sparse import stream
 from bitc.kernels.variants import ZEROS_SKIPPED
 from bitc.ops.epilogue import Affine, Epilogue, Requant
@@ -28,10 +36,13 @@ WINDOWS = {
 }
 
 
-def weights(rng: np.random.Generator, shape: tuple[int, ...], dtype: DType, zeros: float) -> np.ndarray:
+def weights(rng: np.random.Generator, shape: tuple[int, ...], dtype: DType, zeros: float, rows: int = 1) -> np.ndarray:
     w = rng.integers(-128, 128, shape).astype(np.int8) if dtype is INT8 else rng.normal(size=shape).astype(np.float32)
-    w[rng.random(shape) < zeros] = 0
-    w[0] = 0  # an output without any weights
+    groups = rng.random((-(-shape[0] // rows), *shape[1:])) < zeros
+    w[np.repeat(groups, rows, axis=0)[: shape[0]]] = 0
+    w[:rows] = 0  # outputs without any weights
+    if rows > 1:  # some zeros inside of blocks
+        w[rng.random(shape) < 0.05] = 0
     return w
 
 
@@ -44,10 +55,11 @@ def graph(
     zeros: float,
     clamped: bool = True,
     most: int = 4,
+    rows: int = 1,
 ) -> Graph:
-    """A layer; `most`: weights of each four that are not zero."""
+    """A layer; `most`: weights of each four that are not zero; `rows`: outputs in which zeros lie together."""
     is_float = x is FLOAT32
-    w = weights(rng, (outputs, *window.kernel, channels), FLOAT32 if is_float else INT8, zeros)
+    w = weights(rng, (outputs, *window.kernel, channels), FLOAT32 if is_float else INT8, zeros, rows)
     for group in w.reshape(-1, 4) if most < 4 else ():
         group[rng.permutation(4)[most:]] = 0
     epilogue: Epilogue
@@ -125,6 +137,33 @@ def test_pairs(x: DType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         for c, o in ((4, 1), (8, 5), (16, 19), (36, 3))
     ]
     check_row(conv_pairs.VARIANT, merge(graphs), Target.load("cortex-m4"), tmp_path, monkeypatch)
+
+
+BLOCKS = [(FLOAT32, t) for t in ("x86-64-v3", "aarch64", "wasm32-simd128", "cortex-m4")]
+BLOCKS += [(x, t) for x in (INT8, UINT8) for t in ("aarch64", "wasm32-simd128")]
+
+
+@pytest.mark.parametrize(("x", "target"), BLOCKS, ids=str)
+def test_blocks(x: DType, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    sizes = ((1, 9, 0.5, 2), (31, 12, 0.9, 4), (64, 17, 0.7, 8), (300, 13, 0.99, 4), (8, 16, 0.6, 4))
+    graphs = [
+        graph(rng, x, window, c, o, zeros, clamped=o % 2 == 0, rows=rows)
+        for window in WINDOWS.values()
+        for c, o, zeros, rows in sizes
+    ]
+    monkeypatch.setattr(conv_sparse, "LEAST", 0.0)
+    monkeypatch.setattr(conv_sparse_blocks, "FULL", 0.0)
+    row = conv_sparse_blocks.FLOATS if x is FLOAT32 else conv_sparse_blocks.CODES
+    check_row(row, merge(graphs), Target.load(target), tmp_path, monkeypatch)
+
+
+def test_scattered_zeros_are_no_blocks() -> None:
+    rng = np.random.default_rng(0)
+    for x, row in ((FLOAT32, conv_sparse_blocks.FLOATS), (INT8, conv_sparse_blocks.CODES)):
+        for rows, reason in ((1, "zeros do not lie in blocks of outputs"), (4, "")):
+            g = graph(rng, x, Window(), 64, 64, 0.8, rows=rows)
+            assert row.refuses(g.nodes[0], Target.load("aarch64")) == reason
 
 
 def test_long_ways_get_a_zero_in_between() -> None:
