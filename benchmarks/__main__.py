@@ -11,10 +11,11 @@ from benchmarks import compiling, compression, fit, host, instructions, int8, lo
 def main() -> None:
     command, *names = sys.argv[1:] or ["instructions"]
     if command in ("host", "web"):  # times against peers, measured in the same run
-        if command == "host":
-            print(host.run(names or host.TARGETS), host.run_numbers(names or host.TARGETS), sep="\n\n")
-        else:
-            print(web.run(), web.run_numbers(), sep="\n\n")
+        module = host if command == "host" else web
+        found = module.run(*[names] if names else [])
+        if not names:
+            module.RESULTS.write_text(found + "\n", encoding="utf-8")
+        print(found, module.run_numbers(*[names] if names else []), sep="\n\n")
         return
     if command == "lowbit":
         figures = lowbit.run(names or lowbit.TARGETS)

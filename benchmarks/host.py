@@ -25,6 +25,7 @@ from bitc import runners
 from bitc.target import Target
 from bitc.toolchain import Runnable, compile_sources, link_library
 
+RESULTS = Path(__file__).with_name("host.md")
 TARGETS = ("x86-64-v4", "x86-64-v3")
 LAYERS = tuple(layer for layer in SUITE if layer.takes == "bits" and layer.gives == "bits" and layer.group == 1)
 ROUNDS, TURN = 30, 0.004
@@ -79,6 +80,11 @@ def run(names: Sequence[str] = TARGETS, layers: Sequence[Layer] = LAYERS) -> str
         head += [f"{t.name} GMAC/s", "/ int8", "/ fp32", "of limit", "kernel, spread"]
     speeds = ", ".join(f"{t.name} {1e-9 / limit.best:.0f}" for t, limit in zip(targets, limits, strict=True))
     return f"{markdown(head, rows)}\n\nRegister-only limits in the same run, GMAC/s: {speeds}."
+
+
+def readme() -> str:
+    """The README's table, as last measured."""
+    return RESULTS.read_text(encoding="utf-8")
 
 
 def _ready(names: Sequence[str]) -> list[Target]:

@@ -24,6 +24,7 @@ from benchmarks.suite import Layer
 from bitc.target import Target
 from bitc.toolchain import compile_sources, process
 
+RESULTS = Path(__file__).with_name("web.md")
 TARGET = "wasm32-simd128"
 PACKAGE = "onnxruntime-web"
 ENTRY = Path("node_modules", PACKAGE, "dist", "ort.wasm.min.mjs")
@@ -34,6 +35,11 @@ def run(layers: Sequence[Layer] = LAYERS) -> str:
     results = _measure([partial(_layer, layer) for layer in layers])
     head = ["layer", "int8 GMAC/s", "fp32 GMAC/s", f"{TARGET} GMAC/s", "/ int8", "/ fp32", "of limit"]
     return markdown(head, [_row(layer, r) for layer, r in zip(layers, results, strict=True)])
+
+
+def readme() -> str:
+    """The README's table, as last measured."""
+    return RESULTS.read_text(encoding="utf-8")
 
 
 def run_numbers(layers: Sequence[Layer] = numbers.LAYERS) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import compression, instructions, int8, memory, sparse
+from benchmarks import compression, host, instructions, int8, memory, sparse, web
 from benchmarks.fit import roomy
 from benchmarks.suite import SUITE, model
 from bitc.ir.dtypes import BIT1
@@ -22,6 +22,8 @@ TABLES = {
     "layers": instructions.readme,
     "int8": int8.readme,
     "sparse": sparse.readme,
+    "host": host.readme,
+    "web": web.readme,
     "compression": compression.readme,
     "memory": memory.readme,
 }
