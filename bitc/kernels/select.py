@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 
 from bitc.errors import NoKernel
 from bitc.ir.graph import Graph, Node
-from bitc.kernels.costs import code_bytes, instructions
+from bitc.kernels.costs import code_bytes, instructions, predict
 from bitc.kernels.step import Packed, Variant, View
-from bitc.kernels.variants import VARIANTS
+from bitc.kernels.variants import VARIANTS, ZEROS_SKIPPED
 from bitc.ops.repeat import Repeat
 from bitc.target import Target
 
 MAX_GROWTH = 0.05
 """Share by which a layer's weights may outgrow the smallest form that a row stores them in, when balanced."""
+DOUBT, ROUGH = 1.1, 1.3
+"""By how much a row that leaves out zeros has to win: more than fitted prices, or estimates, are wrong by."""
 SLACK = 64
 """Bytes by which they may in any case."""
 
@@ -129,7 +131,10 @@ def total(nodes: Sequence[Node], target: Target, goal: Goal) -> Offer | None:
 
 
 def _offer(row: Variant, node: Node, target: Target) -> Offer:
-    return Offer(instructions(row, node, target), weights_bytes(row, node, target), code_bytes(row, target))
+    cost = instructions(row, node, target)
+    if row.name in ZEROS_SKIPPED:
+        cost *= ROUGH if predict(row, node, target) is None else DOUBT
+    return Offer(cost, weights_bytes(row, node, target), code_bytes(row, target))
 
 
 def weigh(offers: Sequence[Offer], target: Target, goal: Goal) -> Offer:
