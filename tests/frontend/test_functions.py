@@ -45,12 +45,12 @@ def test_definitions_compute_what_onnx_does(c: Case) -> None:
 
 
 def test_a_definition_that_can_not_be_imported_says_what_it_needs() -> None:
-    node = helper.make_node("AffineGrid", ["theta", "size"], ["y"])
-    m = model([node], {"theta": floats(1, 2, 3), "size": np.array([1, 1, 2, 2])}, ["y"], opset=20)
+    node = helper.make_node("CenterCropPad", ["x", "shape"], ["y"])
+    m = model([node], {"x": floats(1, 4, 4), "shape": np.array([1, 2, 2])}, ["y"], opset=18)
     with pytest.raises(UnsupportedOp) as e:
         load(m.SerializeToString())
     assert "its definition needs" in e.value.nodes[0].reason
-    assert [n.op for n in e.value.nodes] == ["AffineGrid"]
+    assert [n.op for n in e.value.nodes] == ["CenterCropPad"]
 
 
 def test_the_importer_s_reason_stands_where_the_definition_does_not_help() -> None:

@@ -22,7 +22,7 @@ from bitc.ops.window import Window
 from bitc.verification.bounded import Bounded, U, bounded, exact, folded, grid
 from bitc.verification.rules import Site, rule_for, straight_through
 
-AFTER_IMPORT = {"Requantize", "Repack", "Crop", "AddRequant", "MulRequant", "Lookup", "Rows"}
+AFTER_IMPORT = {"Requantize", "Repack", "Crop", "AddRequant", "MulRequant", "Lookup", "Rows", "AddPixels"}
 """Operators that only passes make: the analysis runs on the imported graph."""
 
 
