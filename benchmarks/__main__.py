@@ -19,15 +19,15 @@ def main() -> None:
         return
     if command == "lowbit":
         figures = lowbit.run(names or lowbit.TARGETS)
-        lowbit.write(figures)
+        lowbit.RESULTS.write(figures)
         print(lowbit.table(figures))
         return
     if command == "sparse":
-        sparse.write(gains := sparse.run(names))
+        sparse.RESULTS.write(gains := sparse.run(names))
         print(sparse.table(gains), sparse.layers_table(gains), sep="\n\n")
         return
     if command == "compression":
-        compression.write(methods := compression.run(names))
+        compression.RESULTS.write(methods := compression.run(names))
         print(compression.table(methods))
         return
     if command == "fit":
@@ -38,17 +38,17 @@ def main() -> None:
         print(compiling.table(times))
         return
     if command == "memory":
-        memory.write(planned := memory.run(names))
+        memory.RESULTS.write(planned := memory.run(names))
         print(memory.table(planned))
         return
     if command == "int8":
-        int8.write(found := int8.run(names))
+        int8.RESULTS.write(found := int8.run(names))
         print(int8.table(found))
         return
     if command != "instructions":  # a slip must not measure for an hour and replace the results
         raise SystemExit(f"no benchmark is called {command!r}; usage: {__doc__}")
     results = instructions.run(names or instructions.TARGETS)
-    instructions.write(results)
+    instructions.RESULTS.write(results)
     wide = [n for n in results if instructions.has_vectors(n)]
     for per, group in ((32, [n for n in results if n not in wide]), (128, wide)):
         if group:

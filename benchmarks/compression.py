@@ -6,7 +6,6 @@ on a Cortex-M4. The data is that of the folder BITC_ZOO, as in the tests.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.instructions import markdown
+from benchmarks.results import Committed
 from bitc import actions
 from bitc.compression import Calibration, Choice, compress, parse_on
 from bitc.pipeline import compile_model
@@ -22,7 +22,7 @@ from bitc.target import Target
 from bitc.toolchain import Toolchain
 from bitc.verification.inputs import Sample
 
-RESULTS = Path(__file__).with_name("compression.json")
+RESULTS = Committed("compression.json")
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "examples" / "fashion_float" / "fashion_float.onnx"
 CALIBRATION, TEST = 128, 1000
@@ -75,18 +75,6 @@ def _samples(data: Any, part: str, count: int) -> tuple[list[Sample], Any]:
     return [{"image": x} for x in images], labels[at].astype(np.int64)
 
 
-def write(results: Results) -> None:
-    """Add to, or replace in, the committed results."""
-    old = load() if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps(old | results, indent=1) + "\n", encoding="utf-8")
-
-
-def load() -> Results:
-    """The committed results."""
-    found: Results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return found
-
-
 def table(results: Results) -> str:
     """Markdown: a row for each method."""
     rows = [
@@ -104,4 +92,4 @@ def table(results: Results) -> str:
 
 def readme() -> str:
     """The README's table."""
-    return table(load()) + "\n"
+    return table(RESULTS.load()) + "\n"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks.fit import roomy
 from benchmarks.measure import graph_of, measure
+from benchmarks.results import Committed
 from benchmarks.suite import SUITE, Layer, layer_of, model
 from bitc import runners
 from bitc.ir.graph import Graph
@@ -19,7 +18,7 @@ from bitc.ops.linear import Conv2D
 from bitc.pipeline import optimize
 from bitc.target import Target
 
-RESULTS = Path(__file__).with_name("instructions.json")
+RESULTS = Committed("instructions.json")
 TARGETS = ("cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m33", "cortex-m7", "cortex-m55", "aarch64",
            "aarch64-dotprod", "armv7-neon", "riscv32", "wasm32", "wasm32-simd128")  # fmt: skip
 
@@ -77,18 +76,6 @@ def _parts(layers: Sequence[Layer], target: Target) -> Iterable[Sequence[Layer]]
     return [[layer] for layer in layers] if target.runner.kind == "qemu" else [layers]
 
 
-def write(results: Results) -> None:
-    """Add to, or replace in, the committed results."""
-    old = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps(old | results, indent=1) + "\n", encoding="utf-8")
-
-
-def load() -> Results:
-    """The committed results."""
-    found: Results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return found
-
-
 def macs_table(results: Results, names: Sequence[str], per: int) -> str:
     """Markdown: instructions per so many multiply-accumulates, a row for each layer."""
     names = [n for n in names if n in results]
@@ -102,7 +89,7 @@ def macs_table(results: Results, names: Sequence[str], per: int) -> str:
 
 def readme() -> str:
     """The README's tables."""
-    results = load()
+    results = RESULTS.load()
     wide = [n for n in TARGETS if has_vectors(n)]
     words = [n for n in TARGETS if n not in wide]
     macs = macs_table(results, words, 32), macs_table(results, wide, 128)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks.fit import roomy
 from benchmarks.instructions import markdown
 from benchmarks.measure import graph_of, measure
 from benchmarks.numbers import node
+from benchmarks.results import Committed
 from benchmarks.suite import Layer
 from bitc import runners
 from bitc.kernels.costs import predict
 from bitc.target import Target
 
-RESULTS = Path(__file__).with_name("int8.json")
+RESULTS = Committed("int8.json")
 TARGETS = ("cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m33", "cortex-m7", "cortex-m55")
 PEER = {
     Layer("conv 3x3 64-64 @16", 64, 64, 16, 3): 1.76,
@@ -53,18 +52,6 @@ def run(names: Sequence[str] = TARGETS) -> Results:
     return found
 
 
-def write(results: Results) -> None:
-    """Add to, or replace in, the committed results."""
-    old = load() if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps(old | results, indent=1) + "\n", encoding="utf-8")
-
-
-def load() -> Results:
-    """The committed results."""
-    found: Results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return found
-
-
 def table(results: Results) -> str:
     """Markdown: a row for each layer."""
     names = [n for n in TARGETS if n in results]
@@ -77,4 +64,4 @@ def table(results: Results) -> str:
 
 def readme() -> str:
     """The README's table."""
-    return table(load()) + "\n"
+    return table(RESULTS.load()) + "\n"

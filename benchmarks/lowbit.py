@@ -5,9 +5,7 @@ A layer is a 3x3 convolution of 64 channels to 64 at 16 x 16 pixels; its output 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ import numpy as np
 from benchmarks.fit import roomy
 from benchmarks.instructions import has_vectors, markdown
 from benchmarks.measure import graph_of, measure
+from benchmarks.results import Committed
 from bitc import runners
 from bitc.ir.dtypes import BIT1, FLOAT32, INT8, TERN, UINT1, UINT2, UINT4, UINT8, DType
 from bitc.ir.graph import Node, Value, constant
@@ -24,7 +23,7 @@ from bitc.ops.linear import Conv2D
 from bitc.ops.window import Window
 from bitc.target import Target
 
-RESULTS = Path(__file__).with_name("lowbit.json")
+RESULTS = Committed("lowbit.json")
 TARGETS = ("cortex-m0plus", "cortex-m4", "aarch64", "wasm32-simd128")
 SIZE, CHANNELS = 16, 64
 MACS = SIZE * SIZE * CHANNELS * CHANNELS * 9
@@ -100,9 +99,3 @@ def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
         rows.append([name, *cells])
     head = [f"{n}, per {128 if has_vectors(n) else 32}" for n in results]
     return markdown(["3x3 64-64 @16", *head], rows)
-
-
-def write(results: dict[str, dict[str, dict[str, Any]]]) -> None:
-    """Add to, or replace in, the committed results."""
-    old = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps(old | results, indent=1) + "\n", encoding="utf-8")

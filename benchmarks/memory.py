@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.instructions import markdown
+from benchmarks.results import Committed
 from bitc.pipeline import Options, optimize, planner
 from bitc.target import Target
 
-RESULTS = Path(__file__).with_name("memory.json")
+RESULTS = Committed("memory.json")
 ZOO = Path(os.environ.get("BITC_ZOO", Path(__file__).resolve().parents[2] / "shared" / "zoo"))
 TARGET = "cortex-m4"
 FOLDERS = ("mlperf_kws_int8", "mlperf_ad_int8", "mlperf_ic_fp32", "memory", "micro_kws_dialects", "qonnx_tfc_1w1a",
@@ -54,17 +54,6 @@ def run(names: Sequence[str] = ()) -> Results:
     return found
 
 
-def write(results: Results) -> None:
-    """Add to, or replace in, the committed results."""
-    RESULTS.write_text(json.dumps((load() if RESULTS.exists() else {}) | results, indent=1) + "\n", encoding="utf-8")
-
-
-def load() -> Results:
-    """The committed results."""
-    found: Results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return found
-
-
 def table(results: Results) -> str:
     """Markdown: a row for each model."""
 
@@ -84,4 +73,4 @@ def table(results: Results) -> str:
 
 def readme() -> str:
     """The README's table."""
-    return table(load()) + "\n"
+    return table(RESULTS.load()) + "\n"

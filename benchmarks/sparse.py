@@ -23,6 +23,7 @@ from benchmarks.bits import NAME
 from benchmarks.instructions import markdown
 from benchmarks.measure import graph_of
 from benchmarks.measure import measure as measure_nodes
+from benchmarks.results import Committed
 from benchmarks.suite import Layer
 from bitc import actions, runners
 from bitc.ir.graph import Node, Value, constant
@@ -31,7 +32,7 @@ from bitc.pipeline import Options, compile_model
 from bitc.target import Target
 from bitc.toolchain import ZIG, build_model
 
-RESULTS = Path(__file__).with_name("sparse.json")
+RESULTS = Committed("sparse.json")
 TARGETS = ("cortex-m4", "aarch64", "wasm32-simd128")
 NETWORKS = ((0.25, 96), (0.5, 128))
 """Width of MobileNetV1, and of its images in pixels."""
@@ -127,18 +128,6 @@ def _layers(target: Target) -> list[dict[str, Any]]:
     ]
 
 
-def write(results: Results) -> None:
-    """Add to, or replace in, the committed results."""
-    old = load() if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps(old | results, indent=1) + "\n", encoding="utf-8")
-
-
-def load() -> Results:
-    """The committed results."""
-    found: Results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return found
-
-
 def table(results: Results) -> str:
     """Markdown: how many times fewer instructions each network takes, and under Node how much less time."""
     rows = []
@@ -174,4 +163,4 @@ def layers_table(results: Results) -> str:
 
 def readme() -> str:
     """The README's tables."""
-    return f"{table(load())}\n\n{layers_table(load())}\n"
+    return f"{table(RESULTS.load())}\n\n{layers_table(RESULTS.load())}\n"

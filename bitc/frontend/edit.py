@@ -294,12 +294,17 @@ class EditableModel:
             yield from (node.name, *node.input, *node.output)
 
     def _unique(self, name: str) -> str:
-        number, found = 0, name
-        while found in self._names:
-            number += 1
-            found = f"{name}.{number}"
-        self._names.add(found)
-        return found
+        return unique(name, self._names)
+
+
+def unique(name: str, names: set[str]) -> str:
+    """The name, with a number where it is among the names already; it is one of them afterwards."""
+    number, found = 0, name
+    while found in names:
+        number += 1
+        found = f"{name}.{number}"
+    names.add(found)
+    return found
 
 
 def _captured(node: NodeProto) -> Sequence[str]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import FunctionProto, ModelProto, NodeProto, helper, numpy_helper, parser
 
 from bitc.errors import UsageError
-from bitc.frontend.edit import EditableModel, Layer
+from bitc.frontend.edit import EditableModel, Layer, unique
 from bitc.frontend.forms import summed, terms
 from bitc.frontend.upgrade import LEAST_OPSET, upgraded
 
@@ -214,7 +214,7 @@ class _Writer:
 
     def _emit(self, before: NodeProto, op: str, inputs: list[str], options: dict[str, Any] | None = None) -> str:
         """A new node in front of another; the name of its output."""
-        name = self._unique(f"{before.output[0]}.{op.lower()}")
+        name = unique(f"{before.output[0]}.{op.lower()}", self._names)
         node = helper.make_node(op, inputs, [name], name=name, **(options or {}))
         self._graph.node.insert(list(self._graph.node).index(before), node)
         return name
@@ -230,7 +230,7 @@ class _Writer:
             maker.CopyFrom(helper.make_node("Identity", [new], [old], name=maker.name))
 
     def _constant(self, name: str, value: NDArray[np.float32]) -> str:
-        name = self._unique(name)
+        name = unique(name, self._names)
         self._tensors[name] = numpy_helper.from_array(
             np.ascontiguousarray(value, np.float32).reshape(value.shape), name
         )
@@ -249,14 +249,6 @@ class _Writer:
         axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
         blocked = any(a.name == "block_size" and a.i for a in node.attribute)
         return None if blocked or scale.dtype != np.float32 else _Coded(scale, zero, axis)
-
-    def _unique(self, name: str) -> str:
-        number, found = 0, name
-        while found in self._names:
-            number += 1
-            found = f"{name}.{number}"
-        self._names.add(found)
-        return found
 
 
 def _reads(node: NodeProto) -> Iterator[str]:

@@ -136,6 +136,15 @@ def rewrite(graph: Graph, rule: Rule) -> Graph:
     return dead_code(Graph(graph.name, graph.inputs, outputs, tuple(rw.nodes)))
 
 
+def rewrite_all(graph: Graph, rule: Rule) -> Graph:
+    """Apply `rule`, which makes one node of several, until there is nothing left to merge."""
+    while True:
+        merged = rewrite(graph, rule)
+        if len(merged.nodes) == len(graph.nodes):
+            return merged
+        graph = merged
+
+
 def name_outputs(graph: Graph, names: Sequence[str], same: Callable[[TensorType], Op]) -> Graph:
     """Give every output its name and a value of its own: one that is an input, a constant or listed twice gets a node
     of the identity operator `same(type)`."""

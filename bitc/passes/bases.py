@@ -19,7 +19,7 @@ import numpy as np
 
 from bitc.ir.dtypes import BIT1
 from bitc.ir.graph import Array, Graph, Node, Value
-from bitc.ir.rewrite import Rewriter, rewrite
+from bitc.ir.rewrite import Rewriter, rewrite_all
 from bitc.ops.binary import Add, Sub
 from bitc.ops.epilogue import Affine, Bases, TernThreshold, Threshold, bases
 from bitc.ops.linear import Conv2D
@@ -40,11 +40,7 @@ class SumBases:
     lossless = True
 
     def run(self, graph: Graph, ctx: Context) -> Graph:
-        while True:
-            merged = rewrite(graph, _rule)
-            if len(merged.nodes) == len(graph.nodes):
-                return merged
-            graph = merged
+        return rewrite_all(graph, _rule)
 
 
 @dataclass(frozen=True)

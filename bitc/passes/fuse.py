@@ -17,7 +17,7 @@ import numpy as np
 
 from bitc.ir.dtypes import FLOAT32, INT32
 from bitc.ir.graph import Array, Graph, Node, Value
-from bitc.ir.rewrite import Rewriter, rewrite
+from bitc.ir.rewrite import Rewriter, rewrite_all
 from bitc.ops.binary import Add, Div, Mul, Sub
 from bitc.ops.epilogue import Affine, FixedPoint, Levels, Requant, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D
@@ -31,11 +31,7 @@ class FuseEpilogues:
     lossless = True
 
     def run(self, graph: Graph, ctx: Context) -> Graph:
-        while True:
-            fused = rewrite(graph, _rule)
-            if len(fused.nodes) == len(graph.nodes):
-                return fused
-            graph = fused
+        return rewrite_all(graph, _rule)
 
 
 def _rule(rw: Rewriter, node: Node) -> Value | None:

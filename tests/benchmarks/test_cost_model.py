@@ -44,14 +44,14 @@ def test_prediction(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXACT)
 def test_committed_results_are_predicted(name: str) -> None:
-    for layer, row in instructions.load()[name].items():
+    for layer, row in instructions.RESULTS.load()[name].items():
         assert row["predicted"] == pytest.approx(row["instructions"], rel=0.15), layer
 
 
-@pytest.mark.parametrize("name", instructions.load())
+@pytest.mark.parametrize("name", instructions.RESULTS.load())
 def test_the_best_kernel_is_chosen(name: str) -> None:
     """No other kernel was measured to take 5 % fewer instructions than the one that predictions chose."""
-    for layer, row in instructions.load()[name].items():
+    for layer, row in instructions.RESULTS.load()[name].items():
         for other, cost in row.get("others", {}).items():
             assert row["instructions"] <= 1.05 * cost, (layer, row["row"], other)
 
@@ -71,13 +71,13 @@ def test_int8_takes_at_most_what_cmsis_nn_takes() -> None:
     """As committed, and 30 % less."""
     for layer, peer in int8.PEER.items():
         for name in ("cortex-m4", "cortex-m33", "cortex-m7", "cortex-m55"):
-            row = int8.load()[name][layer.name]
+            row = int8.RESULTS.load()[name][layer.name]
             assert row["instructions"] / layer.macs < 0.7 * peer, (name, layer.name)
 
 
 def test_int8_counts_are_as_committed() -> None:
     for layer, row in int8.run(["cortex-m4"])["cortex-m4"].items():
-        committed = int8.load()["cortex-m4"][layer]
+        committed = int8.RESULTS.load()["cortex-m4"][layer]
         assert row["instructions"] == pytest.approx(committed["instructions"], rel=0.02), layer
         assert row["predicted"] == pytest.approx(row["instructions"], rel=0.2), layer
 

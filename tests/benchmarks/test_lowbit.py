@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from benchmarks import lowbit
 from bitc.kernels import assign_layouts
 from bitc.kernels.variants import VARIANTS
@@ -12,7 +10,7 @@ from bitc.target import Target
 
 def test_committed_results_are_of_these_layers() -> None:
     names, rows = [name for name, *_ in lowbit.LAYERS], {v.name for v in VARIANTS}
-    results = json.loads(lowbit.RESULTS.read_text(encoding="utf-8"))
+    results = lowbit.RESULTS.load()
     assert set(results) == set(lowbit.TARGETS)
     for found in results.values():
         assert list(found) == names and {r["row"] for r in found.values()} <= rows
