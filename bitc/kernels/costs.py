@@ -64,12 +64,12 @@ def prices(target: Target) -> Prices:
 def code_bytes(row: Variant, target: Target) -> int:
     """Bytes of code of a layer with this row, roughly; 0 if it was not measured."""
     found = profile(target)
-    return found.code.get(row.name, 0) if found else 0
+    return found.code.get(row.like or row.name, 0) if found else 0
 
 
 def predict(row: Variant, node: Node, target: Target) -> float | None:
     """Instructions of `row` for a node; None if the row, or something that it has to do, has no price."""
-    known = prices(target).get(row.name)
+    known = prices(target).get(row.like or row.name)
     if row.work is None or known is None:
         return None
     work = {term: n for term, n in row.work(node, target).items() if n}

@@ -38,6 +38,7 @@ def epilogue(
     word = y.layout.word
     base: dict[str, Any] = {
         "kind": "raw",
+        "adds": False,
         "inner": None,
         "float_acc": acc.dtype.is_float,
         "acc_t": acc.dtype.c_type,

@@ -133,6 +133,8 @@ class Variant:
     """Rough instructions, for targets without measured prices; the cheapest row that accepts wins."""
     work: Callable[[Node, Target], Mapping[str, float]] | None = None
     """What it does for a node, in terms that `bitc.kernels.costs` prices; None if only `cost` is known."""
+    like: str = ""
+    """Name of the row whose prices hold for this one, if it has none of its own."""
     sums_bases: bool = False
     """Whether it takes convolutions with several accumulators for each output (`Bases`)."""
 

@@ -32,6 +32,7 @@ from bitc.kernels import (
     pool,
     requant,
 )
+from bitc.kernels.adding import adding
 from bitc.kernels.dynamic import DYNAMIC
 from bitc.kernels.indexing import INDEXING
 from bitc.kernels.misc import MISC
@@ -66,6 +67,7 @@ VARIANTS: tuple[Variant, ...] = (
     conv_nibbles.VARIANT,
     conv_computed.VARIANT,
     conv_lut.VARIANT,
+    *(adding(m.VARIANT) for m in (conv_bits, conv_tiles, conv_products, conv_mve, conv_bytes, conv_smlad, conv_dense)),
     depthwise.BITS,
     depthwise_int8.VARIANT,
     depthwise_mve.VARIANT,

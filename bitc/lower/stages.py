@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from bitc.errors import InternalError
 from bitc.ir.graph import Graph, Node, Value
@@ -15,13 +15,15 @@ from bitc.kernels.copy import zero_step
 from bitc.kernels.costs import predict
 from bitc.kernels.roll import move, roll
 from bitc.kernels.step import Operand, Packed, Scratch, Step, View
-from bitc.ops.linear import Conv2D
+from bitc.lower.stack import stack
 from bitc.ops.movement import Concat, Crop, Rows
+from bitc.ops.quantize import Requantize
 from bitc.schedule.columns import Strip, stores, strips
+from bitc.schedule.estimate import macs_of
 from bitc.schedule.loops import Again, Folded, Once, fold_parts
 from bitc.schedule.parts import parts
 from bitc.schedule.rows import Drop, Make, image_inputs, image_size, window
-from bitc.schedule.totals import adds_up
+from bitc.schedule.totals import adds_up, rows_of
 from bitc.target import Target
 
 
@@ -52,9 +54,12 @@ class _Row:
     choice: Choice
     weights: int
     """Bytes."""
+    at: Mapping[Operand, int] = field(default_factory=dict)
+    """Where constants that differ by row start, in bytes."""
 
 
-RowCache = dict[object, _Row]
+RowCache = dict[object, list[_Row]]
+"""By the form of a window, the steps for all rows, or for each row if their constants differ."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,7 @@ class StageLowering:
         layer = self.parts.layer[make.node]
         node, row, spent = self.nodes[make.node], self._row(make, strip), self.spent[layer]
         spent.macs += row.macs
-        if row.cost is not None or not isinstance(node.op, Concat):  # joining blocks has no price and takes little
+        if row.cost is not None or not isinstance(node.op, Concat | Requantize):  # without a price, and take little
             spent.cost = None if spent.cost is None or row.cost is None else spent.cost + row.cost
         places = {row.y: self._place(node, -1, make.slot, strip, rings)}
         for v, i in row.images.items():
@@ -187,7 +192,8 @@ class StageLowering:
             operands: list[_Ring | Buffer | Scratch] = []
             at: list[int] = []
             for a in step.args:
-                memory, offset = places.get(a.operand, (None, 0)) if isinstance(a.operand, Value) else (None, 0)
+                known = places.get(a.operand) if isinstance(a.operand, Value) else None
+                memory, offset = known or (None, row.at.get(a.operand, 0))
                 operands.append(memory or self._other(a.operand, f"{node.output.name}_{a.name}"))
                 at.append(offset)
             target = places[row.y][0]
@@ -236,17 +242,19 @@ class StageLowering:
             shapes[i] = x.shape if node.op.strides_over_image else dense
         form = (node.output, pads, tuple(shapes.items()), columns[1] - columns[0])
         if form not in self._rows:
-            self._rows[form] = self._build(make.node, pads, shapes, columns[1] - columns[0])
-        row, spent = self._rows[form], self.spent[self.parts.layer[make.node]]
+            rows = [self._build(make.node, on, pads, shapes, form[-1]) for on in rows_of(node)]
+            self._rows[form] = _stacked(rows) if len(rows) > 1 else rows
+        rows, spent = self._rows[form], self.spent[self.parts.layer[make.node]]
+        row = rows[make.row] if len(rows) > 1 else rows[0]
         self.choices.setdefault(make.node, row.choice)
         spent.choice = spent.choice or row.choice
         self._weights[make.node] = max(self._weights.get(make.node, 0), row.weights)
         return row
 
     def _build(
-        self, k: int, pads: tuple[int, int, int, int], shapes: Mapping[int, tuple[int, ...]], columns: int
+        self, k: int, node: Node, pads: tuple[int, int, int, int], shapes: Mapping[int, tuple[int, ...]], columns: int
     ) -> _Row:
-        node = self.nodes[k]
+        """One row of node number k; `node` is that, as it is on this row."""
         images = {Value(node.input(i).name, node.input(i).type.with_shape(shape)): i for i, shape in shapes.items()}
         by_input = {i: v for v, i in images.items()}
         y = Value(node.output.name, node.output.type.with_shape((1, 1, columns, node.output.type.channels)))
@@ -259,11 +267,9 @@ class StageLowering:
         built = choice.variant.build(small, self.target)
         if isinstance(built, View):
             raise InternalError(f"a row of {node.output.name} would be a view", where="stage lowering")
-        op = small.op
-        macs = op.macs(inputs[0].type, inputs[1].type) if isinstance(op, Conv2D) and inputs[0] and inputs[1] else 0
         cost = predict(choice.variant, small, self.target)
         steps = tuple((step, step.function) for step in built)
-        return _Row(node, steps, y, images, macs, cost, choice, weights_of(built))
+        return _Row(node, steps, y, images, macs_of(small), cost, choice, weights_of(built))
 
     def _choose(self, k: int, small: Node) -> Choice:
         """One kernel row for all rows of a node, where it takes them: weights are packed once."""
@@ -273,7 +279,16 @@ class StageLowering:
         choice = choose(small, self.target, self.selection.goal, self.selection.without)
         if not isinstance(choice, Choice):
             raise InternalError(f"no kernel for a row of {small.output.name}: {choice}", where="stage lowering")
+        self.choices.setdefault(k, choice)
         return choice
+
+
+def _stacked(rows: Sequence[_Row]) -> list[_Row]:
+    """Rows that share steps wherever only their constants differ."""
+    found = stack([tuple(step for step, _ in row.steps) for row in rows])
+    steps = {s.like: tuple((step, step.function) for step in s.steps) for s in found}
+    weights = sum(weights_of([step for step, _ in shared]) for shared in steps.values())
+    return [replace(rows[s.like], steps=steps[s.like], at=s.at, weights=weights) for s in found]
 
 
 def weights_of(steps: Sequence[Step]) -> int:

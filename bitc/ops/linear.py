@@ -103,11 +103,12 @@ class Conv2D(Op):
         acc = self._accumulate(image.astype(np.int32) - self.x_zero if self.x_zero else image, units(w))
         return (self.epilogue.apply(acc, *arrays[2:]) if self.epilogue else acc,)
 
-    def _accumulate(self, x: Array, w: Array) -> Array:
+    def _accumulate(self, x: Array, w: Array, start: Array | float = 0) -> Array:
         integer = x.dtype.kind in "iu" and w.dtype.kind in "iu"
         outputs, per_group = w.shape[0], w.shape[0] // self.group
         channels = x.shape[3] // self.group
         acc = empty_output(x, self.window, outputs, np.dtype(np.int32 if integer else np.float32))
+        acc[:] = start
         for g in range(self.group):
             xs = x[..., g * channels : (g + 1) * channels]
             ws = w[g * per_group : (g + 1) * per_group]
@@ -121,6 +122,40 @@ class Conv2D(Op):
                     product = patch[..., c : c + 1].astype(np.float32) * taps[:, c].astype(np.float32)
                     out[:, oy, ox] += product
         return acc
+
+
+@dataclass(frozen=True)
+class AddProducts(Op):
+    """A total per output plus the products of a whole image, as `Conv2D` with one window sums them, but starting from
+    the total: on the rows of an image one after the other the same sum as on all of it.
+
+    Inputs: total ``[1, 1, 1, O]``, int32 or float32 as the accumulators of `conv`; x ``[1, H, W, C]``, w
+    ``[O, H, W, C]``.
+    """
+
+    window: Window
+    x_zero: int = 0
+
+    @property
+    def conv(self) -> Conv2D:
+        """The same products on their own."""
+        return Conv2D(self.window, x_zero=self.x_zero)
+
+    def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
+        total, x, w = types
+        assert total is not None and x is not None and w is not None and self.conv.infer(x, w) == (total,)
+        return (total,)
+
+    def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
+        total, x, w = arrays
+        assert total is not None and x is not None and w is not None
+        image = units(x)
+        image = image.astype(np.int32) - self.x_zero if self.x_zero else image
+        return (self.conv._accumulate(image, units(w), total),)
+
+    def macs(self, x: TensorType, w: TensorType) -> int:
+        """Multiply-accumulates."""
+        return self.conv.macs(x, w)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from itertools import pairwise
 
 from bitc.ir.graph import Graph, Node, Value
 from bitc.ir.schedule import Stage
-from bitc.ops.linear import Conv2D
+from bitc.ops.linear import AddProducts, Conv2D
 from bitc.schedule.columns import Strip, fault, store_bytes, stores, strips
 from bitc.schedule.parts import Parts, parts
-from bitc.schedule.rows import Make, RowPlan
+from bitc.schedule.rows import Make, RowPlan, turns
 
 CALL = 50
 """What a call takes, in multiply-accumulates; copying a byte takes about one."""
@@ -96,14 +96,21 @@ def _common(before: Strip, strip: Strip, v: Value) -> int:
 
 @lru_cache(maxsize=65536)
 def per_pixel(node: Node) -> int:
-    """Multiply-accumulates of one pixel of a node's output."""
-    op = node.op
-    return op.macs(node.input(0).type, node.input(1).type) // node.output.type.rows if isinstance(op, Conv2D) else 0
+    """Multiply-accumulates of one pixel of a node's output, or of one row that it adds up."""
+    return macs_of(node) // (turns(node) if isinstance(node.op, AddProducts) else node.output.type.rows)
+
+
+def macs_of(node: Node) -> int:
+    """Multiply-accumulates of a node."""
+    op, types = node.op, [v.type for v in node.inputs if v is not None]
+    if isinstance(op, AddProducts):
+        return op.macs(types[1], types[2])
+    return op.macs(types[0], types[1]) if isinstance(op, Conv2D) else 0
 
 
 def macs(nodes: Iterable[Node]) -> int:
     """Multiply-accumulates of nodes that run once."""
-    return sum(per_pixel(n) * n.output.type.rows for n in nodes)
+    return sum(macs_of(n) for n in nodes)
 
 
 def _alive(running: Parts, plan: RowPlan) -> frozenset[frozenset[Value]]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from bitc.ir.graph import Graph, Node, Value
 from bitc.ir.schedule import Stage, kept
 from bitc.ops.movement import Crop
 from bitc.schedule.blocks import in_blocks, splits
 from bitc.schedule.rows import RowPlan, image_inputs, plan_rows, window
-from bitc.schedule.totals import by_rows_of, is_mean
+from bitc.schedule.totals import by_rows_of, is_dense
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,14 +82,13 @@ def _in_blocks(graph: Graph, stage: Stage) -> tuple[list[Node], list[int], froze
 
 
 def _with_totals(nodes: Sequence[Node], layer: Sequence[int]) -> tuple[list[Node], list[int]]:
-    """Means as two nodes."""
-    found = [(n, k) for node, k in zip(nodes, layer, strict=True) for n in _mean(node)]
+    """Means, and dense layers of what is made within the stage, as nodes that add up rows and such that finish."""
+    made = {n.output for n in nodes}
+    found: list[tuple[Node, int]] = []
+    for node, k in zip(nodes, layer, strict=True):
+        whole = is_dense(node) and node.input(0) not in made
+        found += [(n, k) for n in ((node,) if whole else by_rows_of(node))]
     return [n for n, _ in found], [k for _, k in found]
-
-
-@lru_cache(maxsize=1024)
-def _mean(node: Node) -> tuple[Node, ...]:
-    return by_rows_of(node) if is_mean(node) else (node,)
 
 
 def _with_copies(

@@ -15,7 +15,7 @@ from functools import lru_cache
 from bitc.ir.box import Box
 from bitc.ir.graph import Node, Value
 from bitc.ops.movement import Crop, Rows
-from bitc.schedule.totals import adds_up, is_mean
+from bitc.schedule.totals import IMAGE, adds_up, is_mean
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class RowPlan:
 def image_inputs(node: Node) -> tuple[int, ...]:
     """The inputs of a node that are read by windows: images of which an output window depends on a window."""
     if adds_up(node):
-        return (1,)
+        return (IMAGE,)
     y = node.output.shape
     found = []
     for i, v in enumerate(node.inputs):
@@ -96,7 +96,7 @@ def row_windows(node: Node, index: int) -> tuple[tuple[int, int], ...]:
 
 def turns(node: Node) -> int:
     """How often a node runs for all of its output: once for each row of it, or of what it adds up."""
-    return node.input(1).shape[1] if adds_up(node) else node.output.shape[1]
+    return node.input(IMAGE).shape[1] if adds_up(node) else node.output.shape[1]
 
 
 def why_not(node: Node) -> str:

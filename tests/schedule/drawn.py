@@ -56,7 +56,7 @@ windows = st.tuples(axis((1, 2, 3, 3, 5)), axis((1, 2, 3, 3))).map(
 )
 layers = st.builds(
     Layer,
-    st.sampled_from(["conv", "conv", "depthwise", "max", "average", "pointwise", "residual", "mean"]),
+    st.sampled_from(["conv", "conv", "depthwise", "max", "average", "pointwise", "residual", "mean", "dense"]),
     windows,
     st.sampled_from([FLOAT32, INT8, BIT1, TERN]),
     st.sampled_from([1, 3, 8, 33]),
@@ -92,10 +92,12 @@ class Net(Builder):
 
     def layer(self, v: Value, layer: Layer) -> Value | None:
         oh, ow = layer.window.out_size((v.shape[1], v.shape[2]))
-        if layer.kind not in ("pointwise", "residual", "mean") and min(oh, ow) < 1:
+        if layer.kind not in ("pointwise", "residual", "mean", "dense") and min(oh, ow) < 1:
             return None
         if layer.kind == "conv":
             return self.conv(v, layer.window, layer.gives, layer.channels, 1)
+        if layer.kind == "dense":
+            return self.conv(v, Window((v.shape[1], v.shape[2])), layer.gives, layer.channels, 1)
         if layer.kind == "depthwise":
             return self.conv(v, layer.window, layer.gives, v.type.channels, v.type.channels)
         if layer.kind == "max":

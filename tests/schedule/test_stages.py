@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bitc import interp
-from bitc.ir.dtypes import FLOAT32, INT8, DType
+from bitc.ir.dtypes import BIT1, FLOAT32, INT8, TERN, DType
 from bitc.ir.graph import Graph, Value
 from bitc.ir.schedule import Schedule, Stage
 from bitc.ir.types import TensorType
@@ -22,6 +22,7 @@ from bitc.ops.pool import AveragePool
 from bitc.ops.quantized import AddRequant
 from bitc.ops.reduce import ReduceMean
 from bitc.ops.window import Window
+from bitc.runners import available
 from bitc.schedule.overlay import overwritten
 from bitc.schedule.search import candidates
 from bitc.target import Target
@@ -63,10 +64,14 @@ def test_any_schedule(found: list[Case]) -> None:
     check_batch(found, portable())
 
 
+@pytest.mark.parametrize("name", ["cortex-m4", "wasm32-simd128", "aarch64"])
 @settings(max_examples=1, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(BATCH)
-def test_any_schedule_on_a_microcontroller(found: list[Case]) -> None:
-    check_batch(found, Target.load("cortex-m4"), on_target=True)
+def test_any_schedule_on_targets(name: str, found: list[Case]) -> None:
+    target = Target.load(name)
+    if reason := available(target):
+        pytest.skip(reason)
+    check_batch(found, target, on_target=True)
 
 
 @pytest.mark.full
@@ -146,6 +151,34 @@ def test_a_mean_adds_up_rows(pool: bool, tmp_path: Path) -> None:
         compiled = checked(graph, Stage(graph.nodes[:stop]), tmp_path / str(stop))
         assert compiled.plan.arena_bytes <= (12 + 1 + 1) * 33 * 4
         assert not any(layer.recomputed for layer in compiled.program.layers)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "gives"),
+    [(FLOAT32, FLOAT32), (FLOAT32, None), (INT8, INT8), (INT8, None), (BIT1, BIT1), (BIT1, FLOAT32), (TERN, BIT1)],
+)
+def test_a_dense_layer_adds_up_rows(dtype: DType, gives: DType | None, tmp_path: Path) -> None:
+    """Of the map in front of it there is one row, and one array of weights; the steady state is one loop. Whatever
+    the epilogue, which comes last; without one (None) the result itself is the total."""
+    net = Net(5)
+    x = Value("x", TensorType((1, 13, 12, 3), FLOAT32 if dtype is FLOAT32 else INT8))
+    v = net.conv(x, Window((3, 3), pads=(1, 1, 1, 1)), dtype, 33, 1)
+    y = net.conv(v, Window((13, 12)), gives or FLOAT32, 10, 1)
+    if gives is None:
+        node = net.nodes.pop()
+        y = net.emit(replace(node.op, epilogue=None), *node.inputs[:2])
+    graph = Graph("net", (x,), (net.conv(y, Window(), FLOAT32, 4, 1) if gives else y,), tuple(net.nodes))
+    graph = assign_layouts(graph, portable())
+    row = graph.nodes[0].output.type.nbytes // 13
+    whole = checked(graph, Stage(graph.nodes[:1]), tmp_path / "whole").program
+    for stop in range(2, len(graph.nodes) + 1):
+        compiled = checked(graph, Stage(graph.nodes[:stop]), tmp_path / str(stop))
+        assert compiled.plan.arena_bytes <= row + (13 + 10 + 10) * 4 + 192
+        assert compiled.program.weights_bytes == whole.weights_bytes
+        assert len(compiled.program.calls) < 16
+        assert not any(layer.recomputed for layer in compiled.program.layers)
+        point = min(candidates(graph), key=lambda p: p.bytes)
+        assert point.bytes <= row + 2 * 4 * 10
 
 
 def test_what_is_spread_over_the_image_it_was_made_of_is_no_part_of_its_stage() -> None:

@@ -22,7 +22,17 @@ from bitc.ops.window import Window
 from bitc.verification.bounded import Bounded, U, bounded, exact, folded, grid
 from bitc.verification.rules import Site, rule_for, straight_through
 
-AFTER_IMPORT = {"Requantize", "Repack", "Crop", "AddRequant", "MulRequant", "Lookup", "Rows", "AddPixels"}
+AFTER_IMPORT = {
+    "Requantize",
+    "Repack",
+    "Crop",
+    "AddRequant",
+    "MulRequant",
+    "Lookup",
+    "Rows",
+    "AddPixels",
+    "AddProducts",
+}
 """Operators that only passes make: the analysis runs on the imported graph."""
 
 
