@@ -12,8 +12,8 @@ from bitc.ir.verify import verify
 from bitc.ops import binary as b
 from bitc.ops import unary as u
 from bitc.ops.epilogue import Affine, Requant
-from bitc.ops.linear import Conv2D
-from bitc.ops.movement import Concat, Reshape
+from bitc.ops.linear import Conv2D, MatMul
+from bitc.ops.movement import Concat, Gather, Reshape, Slice, Transpose
 from bitc.ops.pool import AveragePool, MaxPool
 from bitc.ops.quantized import Lookup
 from bitc.ops.reduce import ReduceMean
@@ -167,11 +167,27 @@ def test_codes_whose_zero_is_not_0() -> None:
     assert channels(removed(net(0))) == [5, 5, 5, 4]
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    st.integers(0, 2**31),
-    st.lists(st.sampled_from(["conv", "wise", "pool", "add", "fork", "mean", "groups"]), max_size=7),
-)
+def shuffled(g: G, x: Value, groups: int, between: bool = False) -> Value:
+    c = x.type.channels
+    y = g.do(Transpose((0, 1, 2, 4, 3)), g.do(Reshape((1, 6, 6, groups, c // groups)), x))
+    return g.do(Reshape(x.shape), g.do(u.Relu(), y) if between else y)
+
+
+def test_an_operator_within_a_shuffle_keeps_its_shape() -> None:
+    g = G(1, 6, 6, 3)
+    x = shuffled(g, conv(g, g.x, 12, dead=(1, 4)), 3, between=True)
+    graph = g.graph(conv(g, x, 4))
+    assert removed(graph) is graph
+    g = G(1, 6, 6, 3)
+    x = shuffled(g, conv(g, g.x, 12, dead=(1, 5, 9)), 3, between=True)
+    assert channels(removed(g.graph(conv(g, x, 4)))) == [9, 3, 3, 3, 9, 4]
+
+
+PARTS = ["conv", "wise", "pool", "add", "fork", "mean", "groups", "shuffle", "between", "halves", "gather", "heads"]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 2**31), st.lists(st.sampled_from(PARTS), max_size=7))
 def test_any_network_keeps_its_values(seed: int, parts: list[str]) -> None:
     g = G(1, 6, 6, 3)
     g.rng = np.random.default_rng(seed)
@@ -192,6 +208,19 @@ def test_any_network_keeps_its_values(seed: int, parts: list[str]) -> None:
             x = g.do(Conv2D(SAME, group=2), x, g.c(w))
         elif part == "pool":
             x = g.do(MaxPool(SAME), x)
+        elif part in ("shuffle", "between"):
+            x = shuffled(g, x, next(n for n in (3, 2, 5, 1) if c % n == 0), part == "between")
+        elif part == "halves" and c > 1:
+            cuts = [((0, c // 2, 1), (c // 2, c, 1)), ((0, c, 2), (c - 1, -1, -2))][int(g.rng.integers(2))]
+            halves = [g.do(Slice((0, 0, 0, a), (1, 6, 6, b), (1, 1, 1, s)), x) for a, b, s in cuts]
+            x = g.do(Concat(3), *halves[:: int(g.rng.choice([-1, 1]))])
+        elif part == "gather":
+            x = g.do(Gather(3), x, g.const(g.rng.integers(0, c, 6)))
+        elif part == "heads" and c % 2 == 0:  # attention of 36 pixels
+            apart = [g.do(Reshape((36, 2, c // 2)), conv(g, x, c, POINT, dead=dead(c))) for _ in range(3)]
+            q, k, v = (g.do(Transpose(p), a) for p, a in zip(((1, 0, 2), (1, 2, 0), (1, 0, 2)), apart, strict=True))
+            y = g.do(Transpose((1, 0, 2)), g.do(MatMul(), g.do(u.Sigmoid(), g.do(MatMul(), q, k)), v))
+            x = g.do(Reshape(x.shape), y)
         elif part == "add":
             x = g.do(b.Add(), conv(g, x, c, dead=dead(c)), x)
         elif part == "fork":
