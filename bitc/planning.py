@@ -12,7 +12,7 @@ from bitc.ir.plan import MemoryPlan
 from bitc.ir.program import Program
 from bitc.ir.schedule import Schedule
 from bitc.kernels import Goal, Selection, assign_layouts, choose_few_bits, select
-from bitc.lower import RowCache, lower
+from bitc.lower import RowCache, lower, ways
 from bitc.ops.repeat import with_bodies
 from bitc.schedule import Order, best_order, plan_memory
 from bitc.schedule.estimate import macs
@@ -161,8 +161,11 @@ class Planner:
         if graph not in kernels.selections:
             kernels.selections[graph] = select(graph, kernels.target, self.goal, self.without)
         selection = kernels.selections[graph]
-        program = lower(schedule, selection, kernels.target, self.states, kernels.rows, self.overwrite_input)
-        return Planned(schedule, selection, program, plan_memory(program))
+        found: list[Planned] = []
+        for apart in ways(graph):
+            program = lower(schedule, selection, kernels.target, self.states, kernels.rows, self.overwrite_input, apart)
+            found.append(Planned(schedule, selection, program, plan_memory(program)))
+        return min(found, key=lambda p: p.plan.arena_bytes)
 
 
 @dataclass(frozen=True, eq=False)

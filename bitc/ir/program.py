@@ -128,7 +128,7 @@ class Place:
     @property
     def within(self) -> Buffer:
         """What it may point into: its buffer, or all that the buffer is a part of if it moves."""
-        return self.buffer.root if self.offset or any(self.steps) else self.buffer
+        return self.buffer.root if any(self.steps) else self.buffer
 
     @property
     def is_start(self) -> bool:

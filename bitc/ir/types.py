@@ -20,9 +20,13 @@ class Layout:
     `i % word` (least significant first) of word `i // word`, and a row is padded with zero bits to whole words.
     A type with several planes stores, per row, all words of plane 0 (the sign of trits), then those of plane 1 (their
     nonzero), and so on.
+
+    `pitch` is 0 where each row follows the one before. Otherwise the tensor is a part of a wider one, side by side with
+    other parts: a row starts so many C objects (elements, or words) after the one before.
     """
 
     word: int = 0
+    pitch: int = 0
 
     def __str__(self) -> str:
         return f"packed{self.word}" if self.word else "dense"
@@ -114,13 +118,19 @@ class TensorType:
         return self.words_per_plane * self.dtype.planes
 
     @property
+    def row_step(self) -> int:
+        """C objects (elements, or words) from the start of a row to that of the next."""
+        return self.layout.pitch or (self.row_words if self.layout.word else self.channels)
+
+    @property
     def rows(self) -> int:
         """Number of rows: the product of all axes but the last."""
         return prod(self.shape[:-1]) if self.shape else 1
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory. A packed type without a layout yet counts one byte per element, as the oracle holds it."""
+        """Bytes in memory, without what lies between rows. A packed type without a layout yet counts one byte per
+        element, as the oracle holds it."""
         if self.layout.word:
             return self.rows * self.row_words * self.layout.word // 8
         return self.size * self.dtype.carrier.itemsize

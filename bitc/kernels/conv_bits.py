@@ -143,7 +143,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "tap_sums": tap_sums,
         "masked": masked,
         "direct": direct,
-        "y_row": node.output.type.row_words if e["word"] else node.output.type.channels,
+        "y_row": node.output.type.row_step,
     }
     gathered = not direct and op.group == 1
     over = over_x(overlap.by_pixels(geo, x.type, node.output.type, overlap.singly(geo), gathered))
@@ -155,7 +155,6 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
             context,
             ("bitc_defs.h", isa.template),
             over,
-            row_step="y_row",
         ),
     )
 
@@ -187,7 +186,7 @@ def gather(x: TensorType, group: int, word: int) -> dict[str, Any]:
         "unit_t": f"bitc_u{unit or x.layout.word}",
         "x_word": x.layout.word,
         "tap_units": bits // unit if unit else 0,
-        "row_units": x.row_words * x.layout.word // (unit or x.layout.word),
+        "row_units": x.row_step * x.layout.word // (unit or x.layout.word),
         "plane_units": x.words_per_plane * x.layout.word // (unit or x.layout.word),
         "tap_bits": bits,
     }
@@ -235,4 +234,4 @@ def work(node: Node, target: Target) -> Work:
     return terms
 
 
-VARIANT = Variant("conv_bits", (Conv2D,), accepts, build, cost, work, sums_bases=True)
+VARIANT = Variant("conv_bits", (Conv2D,), accepts, build, cost, work, sums_bases=True, apart="xy")

@@ -96,7 +96,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "pixels_odd": geo.pixels % PIXELS,
         "used": k,
         "has_start": bool(start.any()),
-        "y_row": y.row_words if e["word"] else outputs,
+        "y_row": y.row_step,
     }
     gathered, pairs = not direct and op.group == 1, overlap.singly(geo, PIXELS)
     over = over_x(overlap.by_pixels(geo, x.type, y, pairs, gathered, op.planar))
@@ -108,7 +108,6 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
             context,
             ("bitc_defs.h", "isa/bytes.j2"),
             over,
-            row_step="y_row",
         ),
     )
 
@@ -149,4 +148,4 @@ def cost(node: Node, target: Target) -> float:
     return sum(n * prices.get(term, 15.0) for term, n in work(node, target).items())
 
 
-VARIANT = Variant("conv_bytes", (Conv2D,), accepts, build, cost, work)
+VARIANT = Variant("conv_bytes", (Conv2D,), accepts, build, cost, work, apart="xy")

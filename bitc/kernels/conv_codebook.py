@@ -81,7 +81,7 @@ def work(node: Node, target: Target) -> Work:
 
 DECODE = 8.0
 """Instructions for one weight, roughly."""
-VARIANT = Variant("conv_codebook", (Conv2D,), accepts, build, cost, work)
+VARIANT = Variant("conv_codebook", (Conv2D,), accepts, build, cost, work, apart="xy")
 
 
 def _halves(steps: tuple[Step, ...]) -> Array:
@@ -128,4 +128,4 @@ def work_pairs(node: Node, target: Target) -> Work:
 
 DECODE_PAIR = 4.0
 """Instructions for one halfword, roughly."""
-PAIRS = Variant("codebook_smlad", (Conv2D,), accepts_pairs, build_pairs, cost_pairs, work_pairs)
+PAIRS = Variant("codebook_smlad", (Conv2D,), accepts_pairs, build_pairs, cost_pairs, work_pairs, apart="xy")

@@ -35,17 +35,17 @@ def _build(node: Node, target: Target) -> tuple[Step, ...]:
         "x_cast": x.type.dtype is not acc.dtype,
         "w_cast": w.type.dtype is not acc.dtype,
         "x_zero": op.x_zero,
-        "x_row": 1 if op.planar else x.type.channels,
+        "x_row": 1 if op.planar else x.type.row_step,
         "x_step": geo.h * geo.w if op.planar else 1,
         "x_image": x.type.size // geo.n,
         "groups": op.group,
         "outputs": w.shape[0],
         "per_group": w.shape[0] // op.group,
         "channels": w.shape[3],
-        "y_row": node.output.type.row_words if e["word"] else w.shape[0],
+        "y_row": node.output.type.row_step,
     }
     args = (out(node), Arg("x", x), Arg("w", w), *params)
-    return (Step("conv_computed", "kernels/conv_computed.j2", args, context, ("bitc_defs.h",), row_step="y_row"),)
+    return (Step("conv_computed", "kernels/conv_computed.j2", args, context, ("bitc_defs.h",)),)
 
 
-VARIANT = Variant("conv_computed", (Conv2D,), _accepts, _build)
+VARIANT = Variant("conv_computed", (Conv2D,), _accepts, _build, apart="xy")

@@ -81,9 +81,9 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "x_t": c_type(x.type),
         "x_word": x.type.layout.word,
         "x_words": x.type.words_per_plane if x.type.layout.word else 0,
-        "x_row": 1 if op.planar else x.type.row_words if x.type.layout.word else x.type.channels,
+        "x_row": 1 if op.planar else x.type.row_step,
         "x_step": geo.h * geo.w if op.planar else 1,
-        "x_image": x.type.size // x.type.shape[0] if not x.type.layout.word else geo.h * geo.w * x.type.row_words,
+        "x_image": x.type.size // x.type.shape[0] if op.planar else geo.h * geo.w * x.type.row_step,
         "x_zero": op.x_zero,
         "x_cast": x.type.dtype is not acc.dtype,
         "w_cast": kind is not acc.dtype,
@@ -100,11 +100,11 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "block": BLOCK,
         "rest": per_group % BLOCK,
         "channels": w.shape[3],
-        "y_row": node.output.type.row_words if e["word"] else w.shape[0],
+        "y_row": node.output.type.row_step,
     }
     args = (out(node), Arg("x", x), Arg("w", Packed(packed)), *params)
     over = over_x(overlap.by_pixels(geo, x.type, node.output.type, overlap.singly(geo), False, op.planar))
-    return (Step(VARIANT.name, "kernels/conv_dense.j2", args, context, ("bitc_defs.h",), over, row_step="y_row"),)
+    return (Step(VARIANT.name, "kernels/conv_dense.j2", args, context, ("bitc_defs.h",), over),)
 
 
 def cost(node: Node, target: Target) -> float:
@@ -141,4 +141,4 @@ def work(node: Node, target: Target) -> Work:
     }
 
 
-VARIANT = Variant("conv_dense", (Conv2D,), accepts, build, cost, work)
+VARIANT = Variant("conv_dense", (Conv2D,), accepts, build, cost, work, apart="xy")

@@ -96,7 +96,8 @@ def _build(node: Node, target: Target) -> tuple[Step, ...]:
         "e": e,
         "x_t": c_type(x.type),
         "channels": pixels.channels,
-        "x_row": 1 if op.planar else pixels.channels,
+        "x_row": 1 if op.planar else x.type.row_step,
+        "x_image": geo.h * geo.w * (pixels.channels if op.planar else x.type.row_step),
         "x_step": geo.h * geo.w if op.planar else 1,
         "k": k,
         "chunk": chunk,
@@ -107,10 +108,10 @@ def _build(node: Node, target: Target) -> tuple[Step, ...]:
         "several": several,
         "direct": direct,
         "outputs": outputs,
-        "y_row": node.output.type.row_words if e["word"] else outputs,
+        "y_row": node.output.type.row_step,
     }
     over = over_x(overlap.by_pixels(geo, x.type, node.output.type, overlap.singly(geo), True, op.planar))
-    return (Step(VARIANT.name, "kernels/conv_lut.j2", tuple(args), context, ("bitc_defs.h",), over, row_step="y_row"),)
+    return (Step(VARIANT.name, "kernels/conv_lut.j2", tuple(args), context, ("bitc_defs.h",), over),)
 
 
 def _cost(node: Node, target: Target) -> float:
@@ -143,4 +144,4 @@ def _work(node: Node, target: Target) -> Work:
     }
 
 
-VARIANT = Variant("conv_lut", (Conv2D,), _accepts, _build, _cost, _work)
+VARIANT = Variant("conv_lut", (Conv2D,), _accepts, _build, _cost, _work, apart="xy")

@@ -93,7 +93,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "vectors": k // VECTOR,
         "rest": k % VECTOR,
         "has_start": bool(start.any()),
-        "y_row": y.row_words if e["word"] else outputs,
+        "y_row": y.row_step,
     }
     gathered = not direct and op.group == 1
     over = over_x(overlap.by_pixels(geo, x.type, y, overlap.singly(geo), gathered, op.planar))
@@ -105,7 +105,6 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
             context,
             ("bitc_defs.h", "isa/mve.j2"),
             over,
-            row_step="y_row",
         ),
     )
 
@@ -147,4 +146,4 @@ def cost(node: Node, target: Target) -> float:
     return geo.pixels * (20.0 + 3.0 * found.elements / VECTOR + w.shape[0] * (8.0 + found.elements / 8))
 
 
-VARIANT = Variant("conv_mve", (Conv2D,), accepts, build, cost, work)
+VARIANT = Variant("conv_mve", (Conv2D,), accepts, build, cost, work, apart="y")

@@ -59,4 +59,4 @@ def cost(node: Node, target: Target) -> float:
 
 PER_MAC = 3.0
 """Instructions for one product, roughly."""
-VARIANT = Variant("conv_nibbles", (Conv2D,), accepts, build, cost)
+VARIANT = Variant("conv_nibbles", (Conv2D,), accepts, build, cost, apart="xy")

@@ -107,7 +107,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "tail_at": channels // unit if unit else 0,
         "tail_bits": channels % unit if unit else 0,
         "direct": direct,
-        "y_row": node.output.type.row_words if e["word"] else node.output.type.channels,
+        "y_row": node.output.type.row_step,
     }
     gathered = not direct and op.group == 1
     over = over_x(overlap.by_pixels(geo, x.type, node.output.type, overlap.singly(geo), gathered))
@@ -119,7 +119,6 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
             context,
             ("bitc_defs.h", isa.template),
             over,
-            row_step="y_row",
         ),
     )
 
@@ -156,4 +155,4 @@ def work(node: Node, target: Target) -> Work:
     return terms
 
 
-VARIANT = Variant("conv_planes", (Conv2D,), accepts, build, cost, work, sums_bases=True)
+VARIANT = Variant("conv_planes", (Conv2D,), accepts, build, cost, work, sums_bases=True, apart="xy")

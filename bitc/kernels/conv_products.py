@@ -77,14 +77,16 @@ def plan(node: Node, target: Target) -> Products:
     assert isa is not None
     geo, channels = geometry(op.pixels(x), op.window, op.planar), w.shape[3]
     rows = geo.dx == 1 and op.group == 1  # kernel rows without gaps, once there is no border
-    whole_steps = channels * (geo.kw if rows and not geo.border else 1) % isa.depth == 0
+    side_by_side = geo.kw == 1 or not (op.planar or x.layout.pitch)
+    whole_steps = channels * (geo.kw if rows and side_by_side and not geo.border else 1) % isa.depth == 0
     as_it_is = isa.x is x.dtype and whole_steps and not (isa.x.is_integer and (geo.border or op.planar))
     can_copy = isa.lanes > 1 and (geo.border or isa.x.is_integer) and bool(np.isfinite(w.array).all())
     bits = node.output.type.layout.word > 0
     offers = []
     for copied in [c for c, able in ((False, as_it_is), (True, can_copy)) if able]:
         inner = padded(geo) if copied else geo
-        whole_rows = rows and (copied or not op.planar) and (not inner.border or channels % isa.depth == 0)
+        adjacent = copied or (side_by_side and not op.planar)
+        whole_rows = rows and adjacent and (not inner.border or channels % isa.depth == 0)
         for offer in Products.offers(isa, inner, copied, channels, whole_rows, w.shape[0] // op.group):
             if not bits or offer.block_outputs % 8 == 0 or len(offer.shapes) == offer.shapes[0][2] == 1:
                 offers.append(offer)
@@ -136,11 +138,13 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "code_bits": 0,
         "acc_t": "float" if isa.x.is_float else "int32_t",
         "starts": starts is not None and bool(starts.any()),
-        "x_row": 1 if planes else channels,
+        "x_row": 1 if planes else channels if best.copied else x.type.row_step,
+        "source_row": x.type.row_step,
         "x_step": geo.h * geo.w if planes else isa.depth,
         "groups": op.group,
         "channels": channels,
-        "y_row": y.row_words * y.layout.word // 8 if e["word"] else w.shape[0],
+        "y_row": y.row_step * y.layout.word // 8 if e["word"] else y.row_step,
+        "y_planes": y.dtype.planes,
         "y_used": -(-w.shape[0] // 8),
     }
     uses = ("bitc_defs.h", isa.template, isa.codes)
@@ -152,7 +156,6 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
             context,
             uses,
             over_x(_overlap(node, best)),
-            row_step="y_row",
         ),
     )
 
@@ -193,4 +196,4 @@ def work(node: Node, target: Target) -> Work:
     return {"call": 1, f"{kind} {put(node)}": node.output.type.size, f"{kind} copied": copied} | terms
 
 
-VARIANT = Variant("conv_products", (Conv2D,), accepts, build, cost, work)
+VARIANT = Variant("conv_products", (Conv2D,), accepts, build, cost, work, apart="xy")

@@ -20,7 +20,7 @@ from bitc.kernels.bounds import product_range
 from bitc.kernels.epilogues import summed_epilogue
 from bitc.kernels.geometry import Geometry, geometry
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, over_x, scratch
-from bitc.kernels.windows import GROUP, numbers, runs
+from bitc.kernels.windows import GROUP, in_one_run, numbers, runs
 from bitc.kernels.work import Work, put, windows
 from bitc.ops.epilogue import Levels
 from bitc.ops.linear import Conv2D
@@ -131,7 +131,7 @@ def _build_ones(node: Node, target: Target) -> tuple[Step, ...]:
     flat = w.array.reshape(outputs, k)
     index = np.array(found.index)
     order = np.pad(index, (0, -k % GROUP), constant_values=-1).reshape(-1, GROUP)[:, HALVES].reshape(-1)
-    direct = len(order) == k == x.type.size // geo.pixels and bool((index == np.arange(k)).all())
+    direct = len(order) == k and in_one_run(node, geo, found)
     start = bias - op.x_zero * flat.astype(np.int64).sum(axis=1)
     args = [out(node), Arg("x", x), Arg("w", Packed(pack_pairs(flat, order, wide, 8))), *params]
     if start.any():
@@ -151,7 +151,7 @@ def _build_ones(node: Node, target: Target) -> tuple[Step, ...]:
         "used": k,
         "padding": len(order) - k,
         "pixels": geo.pixels,
-        "y_row": node.output.type.row_words if e["word"] else outputs,
+        "y_row": node.output.type.row_step,
     }
     sign = "signed" if x.type.dtype is INT8 else "unsigned"
     parts = [f"isa/int8_dsp.j2#1 {s} {'wide' if wide and s > 1 else 'plain'} {sign}" for s in set(_sizes(outputs, 8))]
@@ -165,7 +165,6 @@ def _build_ones(node: Node, target: Target) -> tuple[Step, ...]:
             context,
             ("bitc_defs.h", *sorted(parts)),
             over,
-            row_step="y_row",
         ),
     )
 
@@ -206,7 +205,7 @@ def _build_pairs(node: Node, target: Target) -> tuple[Step, ...]:
         "units_of_one": -(-k // 4),
         "used": k,
         "padding": length - k,
-        "y_row": y.row_words if e["word"] else outputs,
+        "y_row": y.row_step,
         "code_bits": 0,
     }
     sizes = sorted(set(_sizes(per_group, 4)))
@@ -214,7 +213,7 @@ def _build_pairs(node: Node, target: Target) -> tuple[Step, ...]:
     uses = ("bitc_defs.h", *parts)
     pairs = overlap.singly(geo, 2)
     over = overlap.by_pixels(geo, x.type, y, pairs, reads_first=op.group == 1, planar=op.planar)
-    return (Step(VARIANT.name, "kernels/conv_smlad.j2", tuple(args), context, uses, over_x(over), row_step="y_row"),)
+    return (Step(VARIANT.name, "kernels/conv_smlad.j2", tuple(args), context, uses, over_x(over)),)
 
 
 def _is_point(op: Conv2D, geo: Geometry) -> bool:
@@ -233,7 +232,7 @@ def _init(bias: Array, wide: bool) -> Array:
 
 def work(node: Node, target: Target) -> Work:
     """Units of the inner loops, calls of them, elements gathered, and outputs put."""
-    op, x, w = node.op, node.input(0), node.input(1)
+    op, w = node.op, node.input(1)
     assert isinstance(op, Conv2D)
     geo, found = runs(node)
     outputs, k = w.shape[0], found.elements
@@ -247,7 +246,7 @@ def work(node: Node, target: Target) -> Work:
         units = tiles * -(-k // (GROUP if one or size == 1 else 2))
         terms[f"{name} units"] = terms.get(f"{name} units", 0) + units
     if one:
-        return terms | {"bytes": 0 if k == x.type.size // geo.pixels and k % GROUP == 0 else k * geo.pixels}
+        return terms | {"bytes": 0 if k % GROUP == 0 and in_one_run(node, geo, found) else k * geo.pixels}
     pixels = geo.pixels * op.group
     inside = windows(geo).inside / geo.pixels
     return terms | {
@@ -264,4 +263,4 @@ def cost(node: Node, target: Target) -> float:
     return sum(n * PRICES.get(term, 1.0) for term, n in work(node, target).items())
 
 
-VARIANT = Variant("conv_smlad", (Conv2D,), accepts, build, cost, work)
+VARIANT = Variant("conv_smlad", (Conv2D,), accepts, build, cost, work, apart="xy")

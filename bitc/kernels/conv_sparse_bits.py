@@ -95,10 +95,10 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "place_t": f"uint{8 * places.itemsize}_t",
         "channels": w.shape[3],
         "outputs": w.shape[0],
-        "y_row": node.output.type.row_words if e["word"] else w.shape[0],
+        "y_row": node.output.type.row_step,
     }
     over = over_x(overlap.by_pixels(geo, x.type, node.output.type, overlap.rows(geo), False))
-    return (Step(VARIANT.name, "kernels/conv_sparse_bits.j2", args, context, ("bitc_defs.h",), over, row_step="y_row"),)
+    return (Step(VARIANT.name, "kernels/conv_sparse_bits.j2", args, context, ("bitc_defs.h",), over),)
 
 
 def cost(node: Node, target: Target) -> float:
@@ -116,4 +116,4 @@ def work(node: Node, target: Target) -> Work:
     return terms | {"numbers": numbers, "products": found.pixels * int(np.count_nonzero(w.array))}
 
 
-VARIANT = Variant("conv_sparse_bits", (Conv2D,), accepts, build, cost, work)
+VARIANT = Variant("conv_sparse_bits", (Conv2D,), accepts, build, cost, work, apart="y")

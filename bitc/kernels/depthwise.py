@@ -46,15 +46,15 @@ def _build(node: Node, target: Target) -> tuple[Step, ...]:
         "word": word,
         "word_t": f"uint{word}_t",
         "words": x.type.words_per_plane,
-        "x_row": x.type.row_words,
+        "x_row": x.type.row_step,
         "channels": x.type.channels,
         "planes": geo.taps.bit_length(),
         "ternary": storage(x.type.dtype) == "tern",
-        "y_row": node.output.type.row_words if e["word"] else x.type.channels,
+        "y_row": node.output.type.row_step,
     }
     args = (out(node), Arg("x", x), Arg("w", Packed(pack_depthwise(w.array, word))), *params)
     over = over_x(overlap.by_pixels(geo, x.type, node.output.type, overlap.singly(geo), False))
-    return (Step(BITS.name, "kernels/depthwise_bits.j2", args, context, ("bitc_defs.h",), over, row_step="y_row"),)
+    return (Step(BITS.name, "kernels/depthwise_bits.j2", args, context, ("bitc_defs.h",), over),)
 
 
 def _cost(node: Node, target: Target) -> float:
@@ -76,4 +76,4 @@ def _work(node: Node, target: Target) -> Work:
     }
 
 
-BITS = Variant("depthwise_bits", (Conv2D,), _accepts, _build, _cost, _work)
+BITS = Variant("depthwise_bits", (Conv2D,), _accepts, _build, _cost, _work, apart="xy")

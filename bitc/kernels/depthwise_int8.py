@@ -132,7 +132,8 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "short_line": line if line <= SHORT else 0,
         "has_start": bool(start.any()),
         "outputs": outputs,
-        "channels": x.type.channels,
+        "x_row": x.type.row_step,
+        "y_row": node.output.type.row_step,
         "per_channel": outputs // x.type.channels,
         "sweep": sweep(geo),
         "pairs": geo.kh // 2 if "dsp" in target.features and -(2**15) <= op.x_zero < 2**15 else 0,
@@ -173,4 +174,4 @@ def cost(node: Node, target: Target) -> float:
     return sum(n * prices.get(term, 6.0 if term.startswith("put") else 1.0) for term, n in work(node, target).items())
 
 
-VARIANT = Variant("depthwise_int8", (Conv2D,), accepts, build, cost, work)
+VARIANT = Variant("depthwise_int8", (Conv2D,), accepts, build, cost, work, apart="xy")

@@ -210,7 +210,10 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "acc_t": "float" if isa.x.is_float else "int32_t",
         "starts": bool(starts.any()),
         "channels": channels,
-        "y_row": y.row_words * y.layout.word // 8 if e["word"] else channels,
+        "x_row": channels if best.copied else x.type.row_step,
+        "source_row": x.type.row_step,
+        "y_row": y.row_step * y.layout.word // 8 if e["word"] else y.row_step,
+        "y_planes": y.dtype.planes,
         "y_used": -(-channels // 8),
     }
     uses = ("bitc_defs.h", isa.template, isa.codes)
@@ -222,7 +225,6 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
             context,
             uses,
             over_x(_overlap(node, best)),
-            row_step="y_row",
         ),
     )
 
@@ -267,4 +269,4 @@ def cost(node: Node, target: Target) -> float:
     return sum(n * PRICES.get(term.partition(" ")[2], 0.0) for term, n in work(node, target).items())
 
 
-VARIANT = Variant("depthwise_products", (Conv2D,), accepts, build, cost, work)
+VARIANT = Variant("depthwise_products", (Conv2D,), accepts, build, cost, work, apart="xy")

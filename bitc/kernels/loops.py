@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bitc.ir.types import TensorType
+
 
 @dataclass(frozen=True)
 class Dim:
@@ -37,9 +39,15 @@ def row_major(shape: Sequence[int], last: int = 1) -> list[int]:
     return strides
 
 
-def broadcast_strides(shape: Sequence[int], to: Sequence[int]) -> list[int]:
-    """Strides with which a dense tensor of `shape` is read over the shape `to`: 0 along broadcast axes."""
-    own = row_major(shape)
+def element_strides(t: TensorType) -> list[int]:
+    """Strides of a tensor that is not packed."""
+    return [*row_major(t.shape[:-1], t.row_step), 1] if t.shape else []
+
+
+def broadcast_strides(shape: Sequence[int], to: Sequence[int], own: Sequence[int] = ()) -> list[int]:
+    """Strides with which a tensor of `shape` is read over the shape `to`: 0 along broadcast axes. `own`: its strides,
+    if it is not dense."""
+    own = own or row_major(shape)
     missing = len(to) - len(shape)
     return [0] * missing + [0 if d == 1 else s for d, s in zip(shape, own, strict=True)]
 

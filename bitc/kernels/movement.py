@@ -38,9 +38,7 @@ class Move:
 
 def steps_of(t: TensorType) -> tuple[int, ...]:
     """Distance of neighbours along each axis, in elements, or in bits of one plane if packed."""
-    if not t.layout.word:
-        return tuple(row_major(t.shape))
-    return (*row_major(t.shape[:-1], t.row_words * t.layout.word), 1) if t.shape else ()
+    return (*row_major(t.shape[:-1], t.row_step * (t.layout.word or 1)), 1) if t.shape else ()
 
 
 def move_steps(node: Node, x: Value, move: Move, clear: bool, overwrite: bool = False) -> list[Step]:
@@ -168,15 +166,29 @@ def _slice(node: Node, target: Target) -> Built:
     assert isinstance(op, Slice)
     steps = steps_of(x)
     at = sum(s * t for s, t in zip(op.starts, steps, strict=True))
-    if _is_part(y, x, set(op.steps)):
+    if not x.layout.pitch and _is_part(y, x, set(op.steps)):
         return View(at * x.nbytes // x.size if not x.layout.word else at // 8)
     return _one(node, Move(y.shape, tuple(a * b for a, b in zip(op.steps, steps, strict=True)), steps_of(y), at))
+
+
+def cut(node: Node) -> Part | None:
+    """Where the result of a Slice lies in what it is cut out of, if its rows lie equally far apart there."""
+    op, x, y = node.op, node.input(0).type, node.output.type
+    if not isinstance(op, Slice) or set(op.steps) != {1} or x.layout.word != y.layout.word or x.dtype.planes > 1:
+        return None
+    if any(p != w and product(x.shape[:a]) > 1 for a, (p, w) in enumerate(zip(y.shape[:-1], x.shape, strict=False))):
+        return None
+    word = x.layout.word
+    if word and (op.starts[-1] % word or (y.channels % word and op.stops[-1] != x.channels)):
+        return None
+    at = sum(s * t for s, t in zip(op.starts, steps_of(x), strict=True))
+    return Part(at // 8 if word else at * x.dtype.carrier.itemsize, x.row_step)
 
 
 def _is_part(part: TensorType, whole: TensorType, strides: set[int]) -> bool:
     """Whether a part of a tensor, with such strides, lies there as it would by itself: what is cut is the first axis
     that is not of length 1, and all words of rows belong to the part."""
-    if strides != {1} or part.layout != whole.layout:
+    if strides != {1} or part.layout.word != whole.layout.word or part.layout.pitch:
         return False
     cut = next((a for a, (p, w) in enumerate(zip(part.shape, whole.shape, strict=True)) if p != w), part.rank)
     in_words = not part.layout.word or cut < part.rank - 1 or cut == part.rank
@@ -228,13 +240,20 @@ def _concat(node: Node, target: Target) -> Built:
         to = start * steps_of(y)[op.axis]
         copies = move_steps(node, x, Move(x.shape, steps_of(x.type), steps_of(y), 0, to), clear=False)
         at = to // 8 if y.layout.word else to * y.dtype.carrier.itemsize
-        if len(copies) == 1 and _is_part(x.type, y, {1}):
-            copies = [replace(copies[0], part=Part(at))]
-        elif len(copies) == 1 and op.axis == y.rank - 1 and not y.layout.word:
-            copies = [replace(copies[0], part=Part(at, y.channels))]
+        if len(copies) == 1 and (row := _row_step(x.type, y, op.axis)) is not None:
+            copies = [replace(copies[0], part=Part(at, row))]
         steps += copies
         start += x.shape[op.axis]
     return tuple(steps)
+
+
+def _row_step(x: TensorType, y: TensorType, axis: int) -> int | None:
+    """How far apart the rows of x lie as a part of y, in C objects; 0: one after the other, None: not as rows do."""
+    if not y.layout.pitch and _is_part(replace(x, layout=replace(x.layout, pitch=0)), y, {1}):
+        return 0
+    along = axis == y.rank - 1 or product(y.shape[:axis]) == 1
+    whole_words = x.layout.word == y.layout.word and (not y.layout.word or x.channels % x.layout.word == 0)
+    return y.row_step if along and whole_words else None
 
 
 def _pad(node: Node, target: Target) -> Built:
@@ -295,19 +314,27 @@ def _always(node: Node, target: Target) -> str:
     )
 
 
-def _variant(name: str, op: type[Op], build: Any, accepts: Any = _always) -> Variant:
-    return Variant(name, (op,), accepts, build)
+def _no_tails(node: Node, target: Target) -> str:
+    """Bits after the channels are cleared in all rows at once."""
+    y = node.output.type
+    whole = all(v is None or v.type.channels % y.layout.word == 0 for v in (node.output, *node.inputs)) \
+        if y.layout.word and y.layout.pitch else True  # fmt: skip
+    return _always(node, target) or first_reason((whole, "rows that lie apart end within words"))
+
+
+def _variant(name: str, op: type[Op], build: Any, accepts: Any = _always, apart: str = "") -> Variant:
+    return Variant(name, (op,), accepts, build, apart=apart)
 
 
 MOVEMENT = (
     _variant("reshape", Reshape, _reshape),
     _variant("transpose", Transpose, _transpose),
-    _variant("slice", Slice, _slice),
+    _variant("slice", Slice, _slice, _no_tails, "xy"),
     _variant("crop", Crop, _crop, _crop_accepts),
     _variant("rows", Rows, _rows),
     _variant("expand", Expand, _expand),
     _variant("tile", Tile, _tile),
-    _variant("concat", Concat, _concat),
+    _variant("concat", Concat, _concat, _no_tails, "xy"),
     _variant("pad", Pad, _pad),
     _variant("gather", Gather, _gather, _packed_gather),
     _variant("repack", Repack, _repack),

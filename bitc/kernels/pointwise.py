@@ -7,7 +7,7 @@ from typing import Any
 from bitc.ir.dtypes import BOOL
 from bitc.ir.graph import Node
 from bitc.kernels import overlap
-from bitc.kernels.loops import Dim, broadcast_strides, index, nest
+from bitc.kernels.loops import Dim, broadcast_strides, element_strides, index, nest
 from bitc.kernels.pointwise_rows import ROWS
 from bitc.kernels.step import Arg, Step, Variant, first_reason, out
 from bitc.ops.base import Pointwise
@@ -43,9 +43,10 @@ def _build(node: Node, target: Target) -> tuple[Step, ...]:
 
 
 def strided(node: Node) -> list[Dim]:
-    """The loops over a pointwise node's output, with the strides of its operands."""
-    shape = node.output.shape
-    return nest(shape, [broadcast_strides(v.shape, shape) for v in node.inputs if v is not None])
+    """The loops over a pointwise node's output, with the strides of its operands, and of the output as the last one."""
+    y = node.output.type
+    read = [broadcast_strides(v.shape, y.shape, element_strides(v.type)) for v in node.inputs if v is not None]
+    return nest(y.shape, [*read, element_strides(y)])
 
 
 def loops(node: Node, kernel: str, template: str, context: dict[str, Any], header: str, *more: Arg) -> Step:
@@ -56,6 +57,7 @@ def loops(node: Node, kernel: str, template: str, context: dict[str, Any], heade
         "dims": [d.size for d in dims],
         "loads": [(OPERANDS[i], v.type.dtype.c_type, index(dims, i)) for i, v in enumerate(operands)],
         "y_t": y.type.dtype.c_type,
+        "y_at": index(dims, len(operands)) if y.type.layout.pitch else "",
         **context,
     }
     overlay = bool(whole)
@@ -64,4 +66,4 @@ def loops(node: Node, kernel: str, template: str, context: dict[str, Any], heade
     return Step(kernel, template, (*args, *more), context, (header,), over)
 
 
-POINTWISE = Variant("pointwise", (Pointwise,), _accepts, _build)
+POINTWISE = Variant("pointwise", (Pointwise,), _accepts, _build, apart="xy")

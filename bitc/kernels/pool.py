@@ -64,6 +64,8 @@ def _max_build(node: Node, target: Target) -> tuple[Step, ...]:
         "words": x.type.words_per_plane if word else 0,
         "t": c_type(x.type),
         "row": x.type.row_words if word else x.type.channels,
+        "x_row": x.type.row_step,
+        "y_row": node.output.type.row_step,
         "mixed": mixed,
         "all_minimum": bool(minimum.all()),
         "is_float": x.type.dtype.is_float,
@@ -103,7 +105,8 @@ def _average_build(node: Node, target: Target) -> tuple[Step, ...]:
         **geo.context,
         "e": e,
         "channels": x.type.channels,
-        "y_row": x.type.channels,
+        "x_row": x.type.row_step,
+        "y_row": node.output.type.row_step,
         "x_t": x.type.dtype.c_type,
         "x_zero": op.x_zero,
         "t": acc.dtype.c_type,
@@ -118,7 +121,6 @@ def _average_build(node: Node, target: Target) -> tuple[Step, ...]:
             context,
             ("bitc_defs.h",),
             _over(node, op.window),
-            row_step="y_row",
         ),
     )
 
@@ -182,7 +184,8 @@ def _codes_build(node: Node, target: Target) -> tuple[Step, ...]:
         **geo.context,
         "e": e,
         "channels": x.type.channels,
-        "y_row": x.type.channels,
+        "x_row": x.type.row_step,
+        "y_row": node.output.type.row_step,
         "x_zero": op.x_zero,
         "t": x.type.dtype.c_type,
         "signed": x.type.dtype is INT8,
@@ -194,7 +197,7 @@ def _codes_build(node: Node, target: Target) -> tuple[Step, ...]:
     args += [Arg(name, Packed(t, name, is_weight=False)) for name, t in tables.items() if t.size > 1]
     uses = ("bitc_defs.h", *(codes_isa(width) if width > 4 else ("isa/sums8.j2", "isa/words.j2")))
     over = _over(node, op.window)
-    return (Step(AVERAGE_CODES.name, "kernels/average_codes.j2", tuple(args), context, uses, over, row_step="y_row"),)
+    return (Step(AVERAGE_CODES.name, "kernels/average_codes.j2", tuple(args), context, uses, over),)
 
 
 def _codes_cost(node: Node, target: Target) -> float:
@@ -238,7 +241,8 @@ def _words_build(node: Node, target: Target) -> tuple[Step, ...]:
     context: dict[str, Any] = {
         **geometry(x.type, op.window).context,
         "channels": x.type.channels,
-        "y_row": x.type.channels,
+        "x_row": x.type.row_step,
+        "y_row": node.output.type.row_step,
         "width": width,
         "vectors": width > 4,
         "t": x.type.dtype.c_type,
@@ -247,11 +251,7 @@ def _words_build(node: Node, target: Target) -> tuple[Step, ...]:
     }
     uses = ("bitc_defs.h", *(codes_isa(width) if width > 4 else ("isa/max8.j2", "isa/words.j2")))
     args = (out(node), Arg("x", x))
-    return (
-        Step(
-            MAX_WORDS.name, "kernels/max_pool_words.j2", args, context, uses, _over(node, op.window), row_step="y_row"
-        ),
-    )
+    return (Step(MAX_WORDS.name, "kernels/max_pool_words.j2", args, context, uses, _over(node, op.window)),)
 
 
 def _words_cost(node: Node, target: Target) -> float:
@@ -263,7 +263,9 @@ def _max_cost(node: Node, target: Target) -> float:
     return node.output.type.size * node.op.window.kernel[0] * node.op.window.kernel[1] * 5.0
 
 
-MAX = Variant("max_pool", (MaxPool,), _max_accepts, _max_build, _max_cost)
-MAX_WORDS = Variant("max_pool_words", (MaxPool,), _words_accepts, _words_build, _words_cost)
-AVERAGE = Variant("average_pool", (AveragePool,), _average_accepts, _average_build, lambda n, t: _average_work(n) * 4.0)
-AVERAGE_CODES = Variant("average_codes", (AveragePool,), _codes_accepts, _codes_build, _codes_cost)
+MAX = Variant("max_pool", (MaxPool,), _max_accepts, _max_build, _max_cost, apart="xy")
+MAX_WORDS = Variant("max_pool_words", (MaxPool,), _words_accepts, _words_build, _words_cost, apart="xy")
+AVERAGE = Variant(
+    "average_pool", (AveragePool,), _average_accepts, _average_build, lambda n, t: _average_work(n) * 4.0, apart="xy"
+)
+AVERAGE_CODES = Variant("average_codes", (AveragePool,), _codes_accepts, _codes_build, _codes_cost, apart="xy")

@@ -102,8 +102,9 @@ def _codes_build(node: Node, target: Target) -> tuple[Step, ...]:
         "lanes": lanes,
         "dims": [d.size for d in dims[:-1]],
         "length": dims[-1].size,
-        "operands": [(OPERANDS[i], t.c_type, s) for i, (t, s) in enumerate(zip((a, b), dims[-1].strides, strict=True))],
+        "operands": [(OPERANDS[i], t.c_type, dims[-1].strides[i]) for i, t in enumerate((a, b))],
         "starts": [index(dims[:-1], i) for i in range(2)],
+        "y_skip": node.output.type.row_step - dims[-1].size if node.output.type.layout.pitch else 0,
     }
     kernel = "add_codes" if found.sum else "mul_codes"
     step = loops(node, kernel, "kernels/pointwise_codes.j2", context, "bitc_defs.h")
@@ -138,11 +139,16 @@ def _lookup_build(node: Node, target: Target) -> tuple[Step, ...]:
     x, table = node.input(0), node.input(1).array
     by_byte = np.roll(table, int(x.type.dtype.min))  # entry i belongs to the code whose bits are those of i
     args = (out(node, True), Arg("x", x, overlay=True), Arg("table", Packed(by_byte, "table")))
-    isa = _lookup_isa(target) if table.dtype.itemsize == 1 and x.type.size >= 16 else ""
+    apart = x.type.layout.pitch or node.output.type.layout.pitch
+    isa = _lookup_isa(target) if table.dtype.itemsize == 1 and x.type.size >= 16 and not apart else ""
     template = "kernels/lookup_vectors.j2" if isa else "kernels/lookup.j2"
     uses = ("bitc_defs.h", isa) if isa else ("bitc_defs.h",)
     over = over_x(overlap.in_order(x.type, node.output.type))
-    return (Step("lookup", template, args, {"size": c_size(x.type)}, uses, over),)
+    context: dict[str, Any] = {"rows": 1, "size": c_size(x.type)}
+    if apart:
+        rows = {"x_row": x.type.row_step, "y_row": node.output.type.row_step}
+        context = {"rows": x.type.rows, "size": x.type.channels, **rows}
+    return (Step("lookup", template, args, context, uses, over),)
 
 
 def _lookup_isa(target: Target) -> str:
@@ -153,7 +159,14 @@ def _lookup_isa(target: Target) -> str:
 
 
 QUANTIZED = (
-    Variant("pointwise_requant", (AddRequant, MulRequant), always, _build, lambda n, t: n.output.type.size * 14.0),
-    Variant("pointwise_codes", (AddRequant, MulRequant), _codes_accepts, _codes_build, _codes_cost),
-    Variant("lookup", (Lookup,), _lookup_accepts, _lookup_build),
+    Variant(
+        "pointwise_requant",
+        (AddRequant, MulRequant),
+        always,
+        _build,
+        lambda n, t: n.output.type.size * 14.0,
+        apart="xy",
+    ),
+    Variant("pointwise_codes", (AddRequant, MulRequant), _codes_accepts, _codes_build, _codes_cost, apart="xy"),
+    Variant("lookup", (Lookup,), _lookup_accepts, _lookup_build, apart="xy"),
 )

@@ -49,10 +49,11 @@ def _requantize_build(node: Node, target: Target) -> tuple[Step, ...]:
         "outer": rows,
         "inner_rows": inner // channels,
         "channels": channels,
-        "y_row": y.row_words if y.layout.word else channels,
+        "x_row": x.type.row_step,
+        "y_row": y.row_step,
     }
     step = Step(REQUANTIZE.name, "kernels/requantize.j2", (out(node, overlay=True), Arg("x", x, overlay=True), *args),
-                context, ("bitc_defs.h",), over_x(overlap.in_order(x.type, y)), row_step="y_row")  # fmt: skip
+                context, ("bitc_defs.h",), over_x(overlap.in_order(x.type, y)))  # fmt: skip
     return (step,)
 
 
@@ -78,7 +79,8 @@ def _dequantize_build(node: Node, target: Target) -> tuple[Step, ...]:
         "x_t": c_type(x.type),
         "word": x.type.layout.word,
         "words": x.type.words_per_plane if x.type.layout.word else 0,
-        "row": x.type.row_words if x.type.layout.word else x.type.channels,
+        "x_row": x.type.row_step,
+        "y_row": node.output.type.row_step,
         "rows": x.type.rows,
         "channels": x.type.channels,
         "zero": op.quant.zero,
@@ -93,5 +95,5 @@ def _dequantize_build(node: Node, target: Target) -> tuple[Step, ...]:
     return (Step(DEQUANTIZE.name, "kernels/dequantize.j2", tuple(args), context, ("bitc_defs.h",), over),)
 
 
-REQUANTIZE = Variant("requantize", (Requantize,), _requantize_accepts, _requantize_build)
-DEQUANTIZE = Variant("dequantize", (Dequantize,), lambda node, target: "", _dequantize_build)
+REQUANTIZE = Variant("requantize", (Requantize,), _requantize_accepts, _requantize_build, apart="xy")
+DEQUANTIZE = Variant("dequantize", (Dequantize,), lambda node, target: "", _dequantize_build, apart="xy")

@@ -67,7 +67,7 @@ _ALIASING = {"uint16_t": "bitc_u16", "uint32_t": "bitc_u32", "uint64_t": "bitc_u
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a tensor: it starts at byte `at`, and its rows are `row` elements apart, or adjacent if that is 0."""
+    """A part of a tensor: it starts at byte `at`, and its rows are `row` C objects apart, or adjacent if that is 0."""
 
     at: int
     row: int = 0
@@ -87,9 +87,6 @@ class Step:
     part: Part | None = None
     """Set for a copy of the second argument into the first one, unchanged: where it goes. Made there at once, it need
     not be copied."""
-    row_step: str = ""
-    """Name of the number in the context that is the distance of neighbouring rows of the output (of its last axis), in
-    elements, where the kernel bears another one than their length."""
 
     @property
     def function(self) -> Function:
@@ -135,6 +132,8 @@ class Variant:
     """What it does for a node, in terms that `bitc.kernels.costs` prices; None if only `cost` is known."""
     like: str = ""
     """Name of the row whose prices hold for this one, if it has none of its own."""
+    apart: str = ""
+    """Which rows may lie apart (`Layout.pitch`): those that it reads ("x"), of its output ("y"), or both ("xy")."""
     sums_bases: bool = False
     """Whether it takes convolutions with several accumulators for each output (`Bases`)."""
 
@@ -144,6 +143,12 @@ class Variant:
             return f"{node.op.name} is not for it"
         if not self.sums_bases and isinstance(node.op, Conv2D) and bases(node.op.epilogue) > 1:
             return "each output is a sum of several accumulators"
+        if any(v is not None and v.type.layout.pitch for v in node.inputs) and "x" not in self.apart:
+            return "rows of an operand lie apart"
+        if isinstance(node.op, Conv2D) and node.op.planar and node.input(0).type.layout.pitch:
+            return "rows of planes lie apart"
+        if any(v.type.layout.pitch for v in node.outputs) and "y" not in self.apart:
+            return "rows of the output lie apart"
         return self.accepts(node, target)
 
 

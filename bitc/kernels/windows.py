@@ -18,8 +18,8 @@ GROUP = 4
 @dataclass(frozen=True)
 class Runs:
     """Runs of `length` adjacent elements of x. There is one for each kernel row, for each tap where taps are apart
-    (`split`: dilation, groups), and for each channel and row of planar images. `whole` words of four elements of each
-    run come first, run after run, then what is left of the runs."""
+    (`split`: dilation, groups, rows of x that lie apart), and for each channel and row of planar images. `whole` words
+    of four elements of each run come first, run after run, then what is left of the runs."""
 
     count: int
     length: int
@@ -58,9 +58,16 @@ def runs(node: Node) -> tuple[Geometry, Runs]:
         at = at.transpose(2, 0, 1)  # channels, rows, columns
         length = 1 if split else kw
         return geo, Runs(at.size // length, length, split, 0, tuple(at.reshape(-1).tolist()))
-    split = geo.dx > 1 or op.group > 1
+    split = geo.dx > 1 or op.group > 1 or (x.type.layout.pitch > 0 and kw > 1)
     length = channels if split else kw * channels
     return geo, Runs(at.size // length, length, split, length // GROUP, tuple(at.reshape(-1).tolist()))
+
+
+def in_one_run(node: Node, geo: Geometry, found: Runs) -> bool:
+    """Whether the window of a pixel is what lies in x, from the pixel's first element on."""
+    x = node.input(0).type
+    whole = found.elements == x.size // geo.pixels and found.index == tuple(range(found.elements))
+    return whole and (not x.layout.pitch or geo.taps == 1)
 
 
 def numbers(node: Node, geo: Geometry, found: Runs) -> dict[str, Any]:
@@ -68,12 +75,13 @@ def numbers(node: Node, geo: Geometry, found: Runs) -> dict[str, Any]:
     op, x = node.op, node.input(0).type
     assert isinstance(op, Conv2D)
     channels = op.pixels(x).channels
+    x_row = 1 if op.planar else x.row_step
     return {
         **geo.context,
         "runs": found,
         "planar": op.planar,
-        "x_row": 1 if op.planar else channels,
+        "x_row": x_row,
         "x_plane": geo.h * geo.w,
-        "x_image": geo.h * geo.w * channels,
+        "x_image": geo.h * geo.w * (channels if op.planar else x_row),
         "channels": channels // op.group,
     }

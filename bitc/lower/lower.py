@@ -29,6 +29,7 @@ from bitc.kernels.costs import predict
 from bitc.kernels.pack import pack_tensor
 from bitc.kernels.step import Operand, Packed, Part, Scratch, Step, View
 from bitc.lower.blocks import lower_blocks
+from bitc.lower.parts import Apart, Parts
 from bitc.lower.stages import RowCache, Spent, StageLowering
 from bitc.ops.linear import Conv2D, MatMul
 from bitc.ops.recurrent import Recurrent
@@ -45,12 +46,15 @@ def lower(
     states: Sequence[tuple[str, str]] = (),
     rows: RowCache | None = None,
     overwrite_input: bool = False,
+    apart: Apart = Apart.CUT,
 ) -> Program:
     """Build the program. Graph inputs are read in place and outputs are written in place; an output that is an input,
     a constant or already another output is copied at the end. `states` pairs inputs with the outputs that take their
     place in the next run: they stay in the arena. `rows` keeps the kernels of rows from one schedule of a graph to the
-    next. `overwrite_input`: inputs lie in the arena, as in their struct, and a run may overwrite them."""
-    return _Lowering(schedule, selection, target, states, {} if rows is None else rows, overwrite_input).run()
+    next. `overwrite_input`: inputs lie in the arena, as in their struct, and a run may overwrite them.
+    `apart`: which parts of rows lie in the whole, where kernels bear it."""
+    cache = {} if rows is None else rows
+    return _Lowering(schedule, selection, target, states, cache, overwrite_input, apart).run()
 
 
 class _Lowering:
@@ -62,6 +66,7 @@ class _Lowering:
         states: Sequence[tuple[str, str]],
         rows: RowCache,
         overwrite_input: bool = False,
+        apart: Apart = Apart.CUT,
     ) -> None:
         self.overwrite_input = overwrite_input
         self.graph, self.selection, self.target, self.rows = schedule.graph, selection, target, rows
@@ -82,10 +87,9 @@ class _Lowering:
         self.depth, self.times = 0, 1
         """Loops around this graph, and how often they run it."""
         alone = [n for n in self.nodes if n not in self.stage_of]
-        self.built = {n: selection[n].build(n, target) for n in alone}
-        self.views = {n.output: n.input(0) for n in alone if isinstance(self.built[n], View)}
-        self.parts: dict[Value, tuple[Value, Part]] = {}
-        """Values that are made as parts of another one, and where."""
+        self.parts = Parts(self.graph, selection, target, tuple(alone), self.buffers.keys(), apart)
+        self.offsets: dict[Buffer, int] = {}
+        """Where values start whose rows lie apart, in bytes."""
 
     def run(self) -> Program:
         inputs = self._inputs([v for v in self.graph.inputs if v not in self.states])
@@ -103,7 +107,7 @@ class _Lowering:
             outputs[out] = buffer
             alias = owner is not out
             self.buffers[owner] = Buffer(owner.name, owner.type, Kind.OUTPUT, buffer) if alias else buffer
-        self._find_parts()
+        self.parts.find()
         for node in self.nodes:
             stage = self.stage_of.get(node)
             if stage is None:
@@ -126,54 +130,26 @@ class _Lowering:
             self.buffers[v] = Buffer(v.name, v.type, Kind.ARENA, whole, offset=at)
         return tuple(self.buffers[v] for v in values)
 
-    def _owner(self, v: Value) -> Value:
-        while v in self.views:
-            v = self.views[v]
-        return v
-
     def _output_owners(self) -> dict[Value, Value]:
         """Computed values that own the memory of a graph output, with that output. Each owner and output once."""
         owners: dict[Value, Value] = {}
         for out in self.outputs:
-            owner = self._owner(out)
+            owner = self.parts.owner(out)
             computed = owner in self.graph.producers
             same = owner.type.nbytes == out.type.nbytes
             if computed and same and owner not in owners and out not in owners.values():
                 owners[owner] = out
         return owners
 
-    def _find_parts(self) -> None:
-        """Operands that are made where the result that they are parts of lies, instead of copied there."""
-        for node in reversed(self.nodes):
-            built = self.built.get(node, ())
-            if isinstance(built, View) or any(step.part is None for step in built):
-                continue
-            for step in built:
-                v, part = step.args[1].operand, step.part
-                assert isinstance(v, Value) and part is not None
-                owner = self._owner(v)
-                computed = owner in self.graph.producers and owner.type.nbytes == v.type.nbytes
-                align, y = owner.type.alignment, node.output.type
-                free = owner not in self.parts and owner not in self.buffers
-                placed = not part.at % align and align <= y.alignment and (not part.row or self._spreads(v, node))
-                if computed and free and placed:
-                    self.parts[owner] = node.output, part
-
-    def _spreads(self, v: Value, reader: Node) -> bool:
-        """Whether rows of a value may be made apart from each other: its kernel bears it, and nothing else reads it."""
-        node = self.graph.producers.get(v)
-        built = self.built.get(node, ()) if node else ()
-        if isinstance(built, View) or len(built) != 1 or v.type.layout.word:
-            return False
-        return bool(built[0].row_step) and self.graph.uses(v) == reader.inputs.count(v) == 1
-
     def _define(self, v: Value, kind: Kind) -> Buffer:
         """The buffer of a value, where it is a part of another one within that one's."""
-        if v in self.parts:
-            whole, part = self.parts[v]
+        if v in self.parts.within:
+            whole, part = self.parts.within[v]
             base = self.buffers[whole] if whole in self.buffers else self._define(whole, kind)
-            spread = Buffer(v.name, base.type, base.kind, base)  # among the rows of other parts
-            self.buffers[v] = spread if part.row else Buffer(v.name, v.type, base.kind, base, offset=part.at)
+            if part.row:
+                self._among_others(v, base, part)
+            else:
+                self.buffers[v] = Buffer(v.name, v.type, base.kind, base, offset=part.at)
         elif v not in self.buffers:
             self.buffers[v] = Buffer(v.name, v.type, kind)
         return self.buffers[v]
@@ -204,10 +180,12 @@ class _Lowering:
             self._copy(self.states[before], source, self.buffers[before])
 
     def _node(self, node: Node) -> None:
-        built = self.built[node]
+        built = self.parts.built[node]
         if isinstance(built, View):
             base = self._operand(node.input(0), node.output.name)
-            if node.output not in self.buffers:
+            if node.output in self.parts.within:
+                self._among_others(node.output, base, self.parts.within[node.output][1])
+            elif node.output not in self.buffers:
                 self._inside(node.output, base, self.steps.get(base, ()), built.offset)
             return
         for v in node.outputs:
@@ -226,11 +204,11 @@ class _Lowering:
             if b.kind is Kind.CONST and not (isinstance(a.operand, Packed) and not a.operand.is_weight)
         )
         choice = self.selection.choices[node]
-        guess = predict(choice.variant, node, self.target)
+        guess = predict(choice.variant, self.parts.node(node), self.target)
         self._layer(node, choice, weights, guess)
         self.body += calls
-        _, part = self.parts.get(node.output, (None, Part(0)))
-        if self.built[node] and not part.row and not self.depth:  # parts among others are shown with the whole
+        shown = node.output not in self.parts.as_it_lies  # parts among others are shown with the whole
+        if self.parts.built[node] and shown and not self.depth:
             self.body.append(Done(index, calls[-1].written[0] if calls else self.buffers[node.output]))
 
     def _inside(self, v: Value, base: Buffer, steps: tuple[int, ...], offset: int = 0) -> Buffer:
@@ -240,8 +218,13 @@ class _Lowering:
             self.steps[self.buffers[v]] = steps
         return self.buffers[v]
 
+    def _among_others(self, v: Value, base: Buffer, part: Part) -> None:
+        """Put a value into the memory of another one, between the rows of other parts."""
+        self.buffers[v] = Buffer(v.name, base.type, base.kind, base)
+        self.offsets[self.buffers[v]] = self.offsets.get(base, 0) + part.at
+
     def _place(self, buffer: Buffer) -> Place:
-        return Place(buffer, 0, self.steps.get(buffer, ()))
+        return Place(buffer, self.offsets.get(buffer, 0), self.steps.get(buffer, ()))
 
     def _repeat(self, node: Node, op: Repeat) -> None:
         """States lie where they are after the last step. Each step reads its rows where they are, and copies what it
@@ -324,7 +307,7 @@ class _Lowering:
         """Whether the result of a node may lie in the memory of x: x has its own, and the kernel bears it."""
         buffer = self.buffers.get(x)
         built = self.selection[node].build(node, self.target)
-        if buffer is None or buffer.kind is not Kind.ARENA or x in self.views or isinstance(built, View):
+        if buffer is None or buffer.kind is not Kind.ARENA or x in self.parts.views or isinstance(built, View):
             return False
         return all(a.overlay for step in built for a in step.args if a.written or a.operand is x)
 
@@ -335,7 +318,7 @@ class _Lowering:
         y, x = (a.operand for a in step.args)
         assert isinstance(y, Value) and isinstance(x, Value)
         if step.part.row:
-            return self.parts.get(x) == (y, step.part)
+            return self.parts.within.get(self.parts.original(x)) == (self.parts.original(y), step.part)
         to, at = self._operand(y, ""), self._operand(x, "")
         return at.root is to.root and at.start == to.start + step.part.at
 
@@ -363,18 +346,16 @@ class _Lowering:
     def _call(self, step: Step, node: Node, layer: int) -> Call:
         name = node.output.name
         args = tuple(self._place(self._operand(a.operand, f"{name}_{a.name}")) for a in step.args)
-        _, part = self.parts.get(node.output, (None, Part(0)))
-        if part.row:
-            step = replace(step, context={**step.context, step.row_step: part.row}, overlaps=())
-            args = tuple(replace(p, offset=part.at) if a.written and a.operand is node.output else p
-                         for a, p in zip(step.args, args, strict=True))  # fmt: skip
-        return step.call(step.function, args, layer)
+        call = step.call(step.function, args, layer)
+        dense = tuple(o for o in call.overlaps if not {args[i].buffer for i in o[:2]} & self.offsets.keys())
+        return replace(call, overlaps=dense)
 
     def _operand(self, operand: Operand, name: str) -> Buffer:
         if isinstance(operand, Scratch):
             return Buffer(f"{name}", operand.type, Kind.ARENA, is_scratch=True)
         if isinstance(operand, Packed):
             return Buffer(name, type_of(operand.data), Kind.CONST, data=operand.data)
+        operand = self.parts.original(operand)
         if operand in self.buffers:
             return self.buffers[operand]
         data = pack_tensor(operand.array, operand.type) if operand.type.dtype.is_packed else operand.array
