@@ -248,6 +248,7 @@ def affine_grid(ctx: Context) -> Value:
     rank = len(image)
     if theta.shape != (n, rank, rank + 1) or min(size, default=0) < 1:
         raise ctx.invalid(f"maps {theta.type} for a size of {list(size)}")
+    ctx.check_elements((*image, rank + 1))
     aligned = ctx.attrs.flag("align_corners")
     lines = []
     for d in image:

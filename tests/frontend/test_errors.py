@@ -74,6 +74,12 @@ def test_shapes() -> None:
     m = relu()
     m.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1 << 40
     fails(InvalidModel, m, "512 MiB")
+    grid = node("AffineGrid", ["x", "size"], ["y"])
+    fails(
+        InvalidModel,
+        model([grid], {"x": floats(1, 2, 3)}, ["y"], {"size": np.array([1, 1, 1 << 16, 1 << 15])}, 20),
+        "512 MiB",
+    )
 
 
 def test_graphs() -> None:

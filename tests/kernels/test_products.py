@@ -118,7 +118,8 @@ def test_float_convolutions(target: str, step: int, tmp_path: Path, monkeypatch:
     graph = merge(graphs)
     feeds = random_feeds(graph)
     first = feeds["g0_x0"].reshape(-1)
-    first[:6] = np.inf, -np.inf, np.nan, -0.0, 1e-42, 3e38
+    denormal = 0 if "mvefp" in Target.load(target).features else 1e-42  # Helium takes them for zero
+    first[:6] = np.inf, -np.inf, np.nan, -0.0, denormal, 3e38
     check(conv_products.VARIANT, graph, target, tmp_path, monkeypatch, feeds)
 
 
