@@ -55,11 +55,12 @@ def run(names: Sequence[str] = METHODS) -> Results:
     calibration, known = _samples(data, "train", CALIBRATION)
     test, classes = _samples(data, "test", TEST)
     source, target = MODEL.read_bytes(), Target.load("cortex-m4", "512k", "1m")
-    judge = Calibration(source, test, classes, 0)
+    judge = Calibration(source, test, classes, 0, hold_out=False)
     found: Results = {}
     for name in names or METHODS:
         steps = [(step, Choice(only)) for step, only in map(parse_on, name.split())]
-        model = compress(source, steps, Calibration(source, calibration, known, 0)).model if steps else source
+        data_for = Calibration(source, calibration, known, 0, hold_out=False)
+        model = compress(source, steps, data_for).model if steps else source
         compiled = compile_model(model, target)
         report, _ = actions.run(compiled, test[:1], None, Toolchain(), "-O3")
         sizes = {key: report[key] for key in ("weights_bytes", "arena_bytes", "instructions")}

@@ -12,6 +12,7 @@ import click
 from bitc.cli import render
 from bitc.cli.options import Job, make_job, model_options, target_options
 from bitc.compression import Choice, Request, Step, compress_file, parse_on, search_file
+from bitc.compression.search import MINIMIZE
 from bitc.compression.workers import cluster, local
 from bitc.errors import UsageError
 from bitc.frontend.to_qonnx import to_qonnx
@@ -21,7 +22,9 @@ from bitc.project import write_file
 def step_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What is compressed, and on which data."""
     for decorate in (
-        click.option("--seed", type=int, default=0, show_default=True, help="Of what is drawn from the samples."),
+        click.option(
+            "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of what is drawn from the samples."
+        ),
         click.option(
             "--max-drop",
             type=click.FloatRange(0, 1),
@@ -85,6 +88,13 @@ class Steps:
 @model_options
 @target_options
 @step_options
+@click.option(
+    "--minimize",
+    type=click.Choice(MINIMIZE),
+    default="none",
+    show_default=True,
+    help="What a search goes on to save, within --max-drop, once the model fits.",
+)
 @click.option("--jobs", type=click.IntRange(0), default=0, help="Processes of a search (default: one per core).")
 @click.option("--scheduler", default="", metavar="tcp://HOST:PORT", help="Dask scheduler that a search runs on.")
 @click.option(
@@ -97,6 +107,7 @@ class Steps:
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="ONNX file to write.")
 def compress_command(
+    minimize: str,
     jobs: int,
     scheduler: str,
     form: str,
@@ -108,13 +119,20 @@ def compress_command(
     Without --step, a mix of steps is searched that makes the model fit the target.
     """
     chosen = Steps.taken(options)
+    if minimize != "none" and (chosen.steps or chosen.max_drop == 1):
+        hint = "leave out --step, and say with --max-drop what may be lost"
+        raise UsageError("only a search within limits minimizes", where="--minimize", hint=hint)
+    if output.is_dir() or not output.parent.is_dir():
+        hint = "give -o a file in a folder that exists"
+        raise UsageError("can not write the output: it is no file in a folder", where=str(output), hint=hint)
     job = make_job(**options)
     with render.progress(f"compressing {job.model.name}"):
         if chosen.steps:
             model, report = chosen.apply(job)
         else:
             run = cluster(scheduler) if scheduler else local(jobs)
-            model, report = search_file(chosen.request(job), run, output.with_name(f"{output.name}.journal"))
+            journal = output.with_name(f"{output.name}.journal")
+            model, report = search_file(chosen.request(job), run, journal, minimize=minimize)
         write_file(output, to_qonnx(model) if form == "qonnx" else model)
     if job.json:
         render.emit_json(report)
@@ -146,10 +164,13 @@ def _show_path(title: str, report: dict[str, Any]) -> None:
         click.echo("it fits as it is")
     render.table(
         title,
-        ["step", "layer", report["metric"], "weights", "RAM", "instructions", "why"],
+        ["step", "layer", report["metric"], "weights", "code", "RAM", "instructions", "why"],
         [
-            [r["step"], r["layer"], f"{r['score']:.4f}", r["weights"], r["ram"], r["instructions"], r["why"]]
+            [
+                *(r["step"], r["layer"], f"{r['score']:.4f}", r["weights"], r["code"]),
+                *(r["ram"] + r["stack"], r["instructions"], r["why"]),
+            ]
             for r in report["path"]
         ],
-        right=(2, 3, 4, 5),
+        right=(2, 3, 4, 5, 6),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bitc.errors import UsageError
 from bitc.frontend.edit import Layer
 from bitc.ir.graph import Array
 from bitc.verification.inputs import Sample
@@ -16,37 +17,69 @@ from bitc.verification.reference import OnnxRuntime
 Floats = NDArray[np.float32]
 POSITIONS = 4096
 """Output positions of a layer that are looked at, over all samples."""
+ENOUGH = 64
+"""Samples from which on half of them are held out."""
 
 
 @dataclass(frozen=True)
 class Score:
     """What a model is worth on the data, 1 at best. `metric` is ``accuracy`` (labels given), ``agreement`` (the same
-    class as the model before) or ``fidelity`` (1 - relative error of the outputs, for models that give no classes)."""
+    class as the model before) or ``fidelity`` (1 - relative error of the outputs, for models that give no classes).
+    `noise` is the power of the outputs' error, relative to that of the outputs: of independent changes it adds up."""
 
     metric: str
     value: float
+    noise: float = 0.0
 
 
 class Calibration:
-    """Samples, and the outputs of the model before any change. `labels` [N] are true classes, if known."""
+    """Samples, and the outputs of the model before any change. `labels` [N] are true classes, if known; raises
+    UsageError if the model has no such classes.
 
-    def __init__(self, model: bytes, samples: Sequence[Sample], labels: Array | None, seed: int) -> None:
-        self.samples = samples
-        self.labels = labels
+    With `hold_out`, and samples enough, weights are fitted to one half of them (`samples`) and scores come from the
+    other: what a model was fitted to flatters it. The halves are drawn by `seed`.
+    """
+
+    def __init__(
+        self, model: bytes, samples: Sequence[Sample], labels: Array | None, seed: int, hold_out: bool = True
+    ) -> None:
+        order = np.random.default_rng(seed).permutation(len(samples))
+        half = len(samples) // 2 if hold_out and len(samples) >= ENOUGH else 0
+        fitted, judged = (np.sort(part) for part in (order[half:], order[:half] if half else order))
+        self.samples = [samples[i] for i in fitted]
+        self._judges = [samples[i] for i in judged]
+        self._labels = None if labels is None else labels[judged]
         self._seed = seed
         self._before = self._outputs(model)
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        count = self._before[0].size
+        if self._labels is None or count < 2:
+            return
+        low, high = int(self._labels.min()), int(self._labels.max())
+        if low < 0 or high >= count:
+            raise UsageError(
+                f"labels are {low} to {high}, the model tells {count} classes apart",
+                where="--calibration",
+                hint="count classes from 0, in the order of the model's outputs, or leave `labels` out",
+            )
 
     def score(self, model: bytes) -> Score:
         """What `model` is worth, relative to the model before."""
         after = self._outputs(model)
-        if after[0].size < 2 or (self.labels is None and not _gives_classes(after[0])):
-            error = sum(float(np.square(a - b).sum()) for a, b in zip(after, self._before, strict=True))
-            power = sum(float(np.square(b - np.mean(b)).sum()) for b in self._before)
-            return Score("fidelity", 1.0 - float(np.sqrt(error / power)) if power else float(error == 0))
+        noise = self._noise(after)
+        if after[0].size < 2 or (self._labels is None and not _gives_classes(after[0])):
+            return Score("fidelity", 1.0 - float(np.sqrt(noise)), noise)
         classes = np.array([int(a.argmax()) for a in after])
-        if self.labels is not None:
-            return Score("accuracy", float((classes == self.labels[: len(classes)]).mean()))
-        return Score("agreement", float((classes == [int(b.argmax()) for b in self._before]).mean()))
+        if self._labels is not None:
+            return Score("accuracy", float((classes == self._labels).mean()), noise)
+        return Score("agreement", float((classes == [int(b.argmax()) for b in self._before]).mean()), noise)
+
+    def _noise(self, after: Sequence[Array]) -> float:
+        error = sum(float(np.square(a - b).sum()) for a, b in zip(after, self._before, strict=True))
+        power = sum(float(np.square(b - np.mean(b)).sum()) for b in self._before)
+        return error / power if power else float(error > 0)
 
     def patches(self, model: bytes, layer: Layer) -> list[Floats]:
         """What the layer multiplies with its weights in `model`: per group ``[P, K]``, P output positions drawn from
@@ -65,7 +98,7 @@ class Calibration:
 
     def _outputs(self, model: bytes) -> list[Array]:
         session = OnnxRuntime(model)
-        results = (session.run(s) for s in self.samples)
+        results = (session.run(s) for s in self._judges)
         return [np.concatenate([np.asarray(v, np.float64).reshape(-1) for v in r.values()]) for r in results]
 
 

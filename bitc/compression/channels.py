@@ -34,11 +34,7 @@ class Channels:
     def run(self, work: Work) -> Iterator[Outcome]:
         """Weaken one set of tied layers after the other, the least sensitive first."""
         names = {layer.name for layer in work.choice.layers(work.model)}
-        sets: dict[tuple[str, ...], list[ChannelGroup]] = {}
-        for group in ChannelTies(optimize(work.data).graph).groups():
-            makers = tuple(sorted({name for name, _ in group.made_by}))
-            if makers and set(makers) <= names:
-                sets.setdefault(makers, []).append(group)
+        sets = {makers: groups for makers, groups in tied(work.data).items() if set(makers) <= names}
         chosen = {makers: self._weakest(work.model, groups) for makers, groups in sets.items()}
         for makers in sorted(chosen, key=lambda m: sum(_worth(work.model, g) for g in chosen[m])):
             if chosen[makers]:
@@ -66,6 +62,16 @@ class Channels:
             errors.append(relative(target, outputs(x, w) + bias))
         kept = work.accept(trial)
         return Outcome(f"channels -{len(groups)}", ", ".join(makers), max(errors), work.score, kept)
+
+
+def tied(model: bytes) -> dict[tuple[str, ...], list[ChannelGroup]]:
+    """The groups of channels that can go, by the layers that make them. Raises ModelError."""
+    sets: dict[tuple[str, ...], list[ChannelGroup]] = {}
+    for group in ChannelTies(optimize(model).graph).groups():
+        makers = tuple(sorted({name for name, _ in group.made_by}))
+        if makers:
+            sets.setdefault(makers, []).append(group)
+    return sets
 
 
 def _worth(model: EditableModel, group: ChannelGroup) -> float:

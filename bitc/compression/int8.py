@@ -42,7 +42,7 @@ class Quantize:
             raise UsageError("no layer is left to quantize", where="--step quantize", hint=hint)
         data, failed, done, why, at = work.data, -1, len(order) or 1, "", 0
         while failed < at < done:  # every success leaves fewer layers as they were than the one before
-            trial = EditableModel(self._quantized(work, data, order[at:]))
+            trial = EditableModel(self.quantized(work, data, order[at:]))
             said = work.accept(trial)
             failed, done, why = (at, done, said) if said else (failed, at, why)
             at = (failed + done) // 2
@@ -50,7 +50,8 @@ class Quantize:
             kept = "its input is two-valued" if name in bits else why if name in order[:done] else ""
             yield Outcome("quantize", name, errors[name], work.score, kept)
 
-    def _quantized(self, work: Work, data: bytes, names: Collection[str]) -> bytes:
+    def quantized(self, work: Work, data: bytes, names: Collection[str]) -> bytes:
+        """The model `data` with the layers of these names quantized. Raises ModelError."""
         model = EditableModel(data)
         keep = [node for layer in model.layers for node in (layer.name, *model.level_nodes(layer))]
         settings = Settings(self.method, self.zero == "symmetric")

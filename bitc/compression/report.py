@@ -11,7 +11,8 @@ import numpy as np
 
 from bitc.compression.calibration import Score
 from bitc.compression.compress import Report, compress
-from bitc.compression.search import Mapper, Problem, search
+from bitc.compression.mix import Problem
+from bitc.compression.search import Mapper, search
 from bitc.compression.steps import Step
 from bitc.compression.work import Choice
 from bitc.errors import DoesNotFit, InvalidModel, UsageError
@@ -41,12 +42,13 @@ class Request:
         if imported.reference is None:
             hint = "compile it as it is"
             raise InvalidModel("has QONNX operators, which are quantized already", where=str(self.source), hint=hint)
-        samples = load_inputs(self.data, imported.graph, self.count)
+        everything = load_inputs(self.data, imported.graph)
+        samples = everything[: self.count]
         for name in samples[0]:
             if not all(np.isfinite(s[name]).all() for s in samples):
                 hint = "leave such samples out, or replace the values"
                 raise UsageError(f"array {name!r} holds NaN or infinity", where=str(self.data), hint=hint)
-        labels = load_labels(self.data, len(samples))
+        labels = load_labels(self.data, len(samples), len(everything))
         return Problem(imported.reference, samples, labels, self.seed, self.target, self.options)
 
 
@@ -65,13 +67,13 @@ def compress_file(
 
 
 def search_file(
-    request: Request, run: Mapper, journal: Path, report: Report = lambda line: None
+    request: Request, run: Mapper, journal: Path, report: Report = lambda line: None, minimize: str = "none"
 ) -> tuple[bytes, dict[str, Any]]:
     """Find steps that make an ONNX file fit the target; as `compress_file`. Raises DoesNotFit too, with the path."""
     problem = request.problem()
-    found = search(problem, request.max_drop, run, journal, report)
+    found = search(problem, request.max_drop, run, journal, report, minimize)
     path = [
-        {"step": m.candidate.step, "layer": m.candidate.layer, "score": m.score, **vars(m.needs), "why": m.why}
+        {"step": m.change.steps, "layer": ", ".join(m.change.layers), "score": m.score, **vars(m.needs), "why": m.why}
         for m in found.path
     ]
     if not found.fits:

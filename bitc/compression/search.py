@@ -1,109 +1,58 @@
 """Which layers to compress, and how, so that a model fits a target.
 
-int8 saves most for the least: it is tried first, and where the score allows it, all that follows is measured with it,
-and ends with it. Every candidate (a step on a layer, or channels removed everywhere) is tried alone: what it saves and
-what the score loses. Then they are taken in the order of saving per loss, each on the model so far, until it fits; one
-that would let the score drop too far is passed over. Trials run in parallel, and are kept in a journal, so that a
-search that was stopped goes on where it was.
+A multiple-choice knapsack: each layer has several changes to choose from, for its weights, its channels and whether it
+multiplies int8. int8 saves most for the least: all layers get it first, or as many as the score allows. Then every
+change is tried alone beside that (in parallel); the noise that it brings to the outputs adds up with that of others,
+which makes it a finer measure than the score. Greedily, the change that saves most per noise is taken, in place of what
+its layer had before, until the model fits. The whole mix is measured each time: one that loses too much, or saves
+nothing, is passed over. At last, changes that turn out not to be needed are taken back, and where nothing fits, the
+worst ones are given up for others.
 """
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from bitc import actions
-from bitc.compression.calibration import Calibration
+from bitc.compression.channels import tied
 from bitc.compression.int8 import Quantize
-from bitc.compression.layerwise import FEW, LayerStep
-from bitc.compression.steps import parse
-from bitc.compression.work import Choice, Outcome, Work
-from bitc.errors import DoesNotFit, ModelError, UsageError
+from bitc.compression.journal import Journal
+from bitc.compression.layerwise import FEW
+from bitc.compression.mix import FLOAT, INT8, Change, Mix, Needs, Problem, Trial, Workbench, with_change
+from bitc.compression.work import Choice
+from bitc.errors import ModelError, UsageError
 from bitc.frontend.edit import EditableModel
-from bitc.ir.graph import Array
-from bitc.kernels.costs import instructions
-from bitc.pipeline import Options, compile_model
-from bitc.target import Target
-from bitc.toolchain import Toolchain
-from bitc.verification.inputs import Sample
 
-EVERYWHERE = ("share:entries=256", "share:entries=16", "prune:sparsity=0.5", "prune:sparsity=0.8")
-INSIDE = ("ternarize", "binarize:bases=2", "binarize")
-"""Candidates for all layers with weights enough, and for those that are neither first nor last."""
-REMOVAL = "channels:share=0.25"
-LOSSLESS = 0.002
-"""Added to what a candidate loses: differences below it are noise."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A step as text, and the layer that it is for; empty: all."""
-
-    step: str
-    layer: str = ""
-
-
-QUANTIZED = Candidate("quantize")
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a compiled model takes: bytes of RAM (arena, input, output) and of weights, predicted instructions."""
-
-    ram: int
-    weights: int
-    instructions: int
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A candidate alone: the score that is left, and what the model then needs."""
-
-    score: float
-    needs: Needs
-
-
-@dataclass(frozen=True)
-class Problem:
-    """All that a trial needs to know; it travels to the workers."""
-
-    source: bytes
-    samples: Sequence[Sample]
-    labels: Array | None
-    seed: int
-    target: Target
-    options: Options
-    int8: bool = False
-    """Whether what is left at last is quantized."""
-
-    def calibration(self) -> Calibration:
-        return Calibration(self.source, self.samples, self.labels, self.seed)
-
-    @property
-    def key(self) -> str:
-        """Changes with everything that a result depends on."""
-        found = hashlib.sha256(self.source)
-        for sample in self.samples:
-            for name, x in sample.items():
-                found.update(name.encode() + np.ascontiguousarray(x).tobytes())
-        labels = None if self.labels is None else self.labels.tolist()
-        chip = (self.target.name, sorted(self.target.features), self.target.memory)
-        found.update(repr((labels, self.seed, chip, self.options, self.int8)).encode())
-        return found.hexdigest()
+EVERYWHERE = (
+    "share:entries=16",
+    "share:entries=4",
+    "prune:sparsity=0.5",
+    "prune:sparsity=0.8",
+    "prune:pattern=2:4",
+    "prune:sparsity=0.5 share:entries=16",
+)
+INSIDE = ("ternarize", "binarize", "binarize:activations=sign")
+"""Changes for all layers with weights enough, and for those that are neither first nor last."""
+REALS = ("share:entries=256",)
+"""Changes that save nothing at int8."""
+REMOVALS = ("channels:share=0.125", "channels:share=0.25", "channels:share=0.5")
+SMALL = 0.005
+"""Layers with a smaller part of the weights and of the instructions are left alone."""
+NOISE = 1e-3
+"""Added to the noise that a change brings: differences below it do not count."""
+BEYOND = 1.5
+"""Mixes of so many times the least noise that lost too much are not tried."""
+GIVEN_UP = 3
+"""How many of the worst changes are given up for others, one after the other."""
+MINIMIZE = ("none", "instructions", "weights")
 
 
 @dataclass(frozen=True)
 class Move:
-    """One step of the path: what was done or passed over, why, and what the model then needed."""
+    """One step of the path: what was done, passed over or taken back, why, and what the model then needed."""
 
-    candidate: Candidate
+    change: Change
     score: float
     needs: Needs
     why: str
@@ -116,54 +65,23 @@ class Found:
     path: list[Move] = field(default_factory=list)
 
 
-Mapper = Callable[[Problem, Sequence[Candidate]], Iterator[Trial]]
+Mapper = Callable[[Problem, Sequence[Mix]], Iterator[Trial]]
 """Runs trials somewhere and yields their results in order."""
+Report = Callable[[str], None]
 
 
-def candidates(model: EditableModel) -> list[Candidate]:
-    """What may be tried on a model."""
-    found = [Candidate(REMOVAL)]
+def changes(source: bytes, int8: bool) -> list[Change]:
+    """What may be tried on a model whose layers are int8 at last, or not."""
+    model = EditableModel(source)
+    names = {layer.name for layer in model.layers}
+    found = [Change(step, makers) for makers in sorted(tied(source)) if names >= set(makers) for step in REMOVALS]
+    total = sum(layer.size for layer in model.layers)
     for i, layer in enumerate(model.layers):
-        if layer.inner >= FEW:
+        if layer.inner >= FEW and layer.size >= SMALL * total:
             inside = INSIDE if 0 < i < len(model.layers) - 1 else ()
-            found += [Candidate(step, layer.name) for step in (*EVERYWHERE, *inside)]
+            steps = (*EVERYWHERE, *inside, *(() if int8 else REALS))
+            found += [Change(step, (layer.name,)) for step in steps]
     return found
-
-
-def needs(model: bytes, target: Target, options: Options) -> Needs:
-    """What a model takes on a target. Raises ModelError, TargetError."""
-    compiled = compile_model(model, target, options)
-    interface = compiled.program.given_bytes + sum(b.type.nbytes for b in compiled.program.outputs)
-    cost = sum(instructions(c.variant, node, target) for node, c in compiled.selection.choices.items())
-    return Needs(compiled.plan.arena_bytes + interface, compiled.program.weights_bytes, round(cost))
-
-
-def fits(model: bytes, target: Target, options: Options) -> bool:
-    """Whether code, weights and memory have room on the target, as the C compiler measures them."""
-    try:
-        actions.measure(compile_model(model, target, options), Toolchain(), "-O3")
-    except DoesNotFit:
-        return False
-    return True
-
-
-def attempt(problem: Problem, candidate: Candidate) -> Trial:
-    """One candidate alone."""
-    work = Work(problem.source, problem.calibration(), 1.0, _choice(candidate))
-    for _ in _change(work, candidate):
-        pass
-    score = work.score.value
-    return Trial(score, needs(_last(work, problem).data, problem.target, problem.options))
-
-
-def _last(work: Work, problem: Problem) -> Work:
-    """The model so far, quantized if the problem says so."""
-    last = copy.copy(work)
-    last.choice = Choice()
-    if problem.int8:
-        for _ in Quantize().run(last):
-            pass
-    return last
 
 
 def search(
@@ -171,104 +89,217 @@ def search(
     max_drop: float,
     run: Mapper,
     journal: Path | None = None,
-    report: Callable[[str], None] = lambda line: None,
+    report: Report = lambda line: None,
+    minimize: str = "none",
 ) -> Found:
-    """The path to a model that fits the problem's target; `fits` is false if there is none within `max_drop`."""
-    path: list[Move] = []
-    target, options = problem.target, problem.options
-    work = Work(problem.source, problem.calibration(), max_drop)
-    if fits(work.data, target, options):
-        return Found(work.data, True)
-    last = _whole_int8(work, problem)
-    if last is not None:
-        problem = replace(problem, int8=True)
-        path.append(Move(QUANTIZED, last.score.value, needs(last.data, target, options), "saves most, loses least"))
-        if fits(last.data, target, options):
-            return Found(last.data, True, path)
-    last, done = last or work, False
-    present = before = needs(last.data, target, options)
-    tried = _trials(problem, candidates(work.model), run, journal)
-    value = {c: _value(before, t, work.before.value, problem.target) for c, t in tried.items()}
-    changed = set[str]()
-    for candidate in sorted((c for c in tried if value[c] > 0), key=lambda c: -value[c]):
-        if candidate.layer in changed:
-            continue
-        work.choice = _choice(candidate)
-        outcomes = list(_change(work, candidate))
-        kept = "; ".join(o.kept for o in outcomes if o.kept)
-        if all(o.kept for o in outcomes):
-            path.append(Move(candidate, work.score.value, present, kept))
-        else:
-            changed.add(candidate.layer)
-            last = _last(work, problem)
-            present = needs(last.data, target, options)
-            path.append(Move(candidate, last.score.value, present, f"saves most per loss ({value[candidate]:.3g})"))
-            done = fits(last.data, target, options)
-        report(f"{candidate.step} {candidate.layer}: {path[-1].why}")
-        if done:
-            break
-    return Found(last.data, done, path)
+    """The path to a model that fits the problem's target; `fits` is false if there is none within `max_drop`. Unless
+    `minimize` is ``none``, the search goes on from there to the fewest ``instructions`` or bytes of ``weights``."""
+    return _Search(problem, max_drop, run, Journal(journal, problem.key), report, minimize).run()
 
 
-def _whole_int8(work: Work, problem: Problem) -> Work | None:
-    """The model with all layers at int8; None if it can not be, or would lose too much."""
-    try:
-        last = _last(work, replace(problem, int8=True))
-    except (ModelError, UsageError):
-        return None
-    return last if last.score.value >= work.floor and not last.model.layers else None
+@dataclass(frozen=True)
+class _State:
+    mix: Mix
+    trial: Trial
 
 
-def _choice(candidate: Candidate) -> Choice:
-    return Choice((candidate.layer,)) if candidate.layer else Choice()
+class _Search:
+    def __init__(
+        self, problem: Problem, max_drop: float, run: Mapper, journal: Journal, report: Report, minimize: str
+    ) -> None:
+        self.problem, self.map, self.journal, self.report, self.minimize = problem, run, journal, report, minimize
+        self.bench = Workbench(problem)
+        self.memory = problem.target.memory
+        self.floor = self.bench.start.before.value - max_drop
+        self.path: list[Move] = []
+        self.state = self.start = _State((), self._measured(()))
+        self.base = self.state
+        """What changes are tried beside: nothing, or int8."""
+        self.alone: dict[Change, Trial] = {}
+        self.refused: set[Change] = set()
+        self.loud = float("inf")
+        """The least noise of a mix that lost too much."""
 
+    def run(self) -> Found:
+        if not self._done():
+            self._int8()
+        if not self._done():
+            self._try_all()
+            self._descend()
+            self._give_up_worst()
+            self._take_back()
+        return Found(self.bench.model(self.state.mix)[0], self._fits(self.state), self.path)
 
-def _change(work: Work, candidate: Candidate) -> Iterator[Outcome]:
-    step = parse(candidate.step)
-    if isinstance(step, LayerStep):
-        for stage in step.stages():
-            yield stage.apply(work, candidate.layer)
-    else:
-        yield from step.run(work)
+    # What is wanted.
 
+    def _fits(self, state: _State) -> bool:
+        return state.trial.needs.short(self.memory) == 0
 
-def _value(before: Needs, trial: Trial, score: float, target: Target) -> float:
-    """What is saved of that which the target is short of, relative to what it has, per loss."""
-    memory = target.memory
-    saved = (before.instructions - trial.needs.instructions) / max(before.instructions, 1) * 1e-3
-    if memory.ram is not None and before.ram > memory.ram * 0.9:
-        saved += (before.ram - trial.needs.ram) / memory.ram
-    if memory.flash is not None:
-        saved += (before.weights - trial.needs.weights) / memory.flash
-    return saved / (max(score - trial.score, 0.0) + LOSSLESS)
+    def _done(self) -> bool:
+        return self.minimize == "none" and self._fits(self.state)
 
+    def _cost(self, needs: Needs) -> float:
+        """What is to become less: first what the target is short of, then what is to be minimized."""
+        first = self.start.trial.needs
+        work, weights = needs.instructions / max(first.instructions, 1), needs.weights / max(first.weights, 1)
+        other = {"none": 0.01 * work, "instructions": work + 0.01 * weights, "weights": weights + 0.01 * work}
+        return 100 * needs.short(self.memory) + other[self.minimize]
 
-def _trials(
-    problem: Problem, wanted: Sequence[Candidate], run: Mapper, journal: Path | None
-) -> Mapping[Candidate, Trial]:
-    """Results of all candidates: those in the journal, and the others as they come."""
-    known = _read(journal, problem.key)
-    missing = [c for c in wanted if c not in known]
-    for candidate, trial in zip(missing, run(problem, missing), strict=True):
-        known[candidate] = trial
-        if journal is not None:
-            line = {"key": problem.key, "candidate": asdict(candidate), "trial": asdict(trial)}
-            with journal.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-    return {c: known[c] for c in wanted}
+    # Steps of the search.
 
+    def _int8(self) -> None:
+        """All layers at int8, or as many as the score allows."""
+        mix: Mix = (Change(INT8),)
+        trial = self._measured(mix)
+        if not trial.why and trial.score < self.floor:
+            mix = self._partly_int8()
+            trial = self._measured(mix)
+        why = trial.why or self._refusal(_State(mix, trial))
+        count = sum(c.steps == FLOAT for c in mix)
+        some = f"saves most, loses least; {count} sensitive layers stay float" if count else "saves most, loses least"
+        if not why:
+            self.state = self.base = _State(mix, trial)
+        self._note(Change(INT8), why or some)
 
-def _read(journal: Path | None, key: str) -> dict[Candidate, Trial]:
-    """What an earlier search of the same problem has found; lines cut short by its end are left out."""
-    if journal is None or not journal.exists():
-        return {}
-    found = {}
-    for text in journal.read_text(encoding="utf-8").splitlines():
+    def _partly_int8(self) -> Mix:
+        """The most sensitive layers as they are, found by bisection."""
+        work = self.bench.start.copy()
+        work.choice, work.floor = Choice(), self.floor
         try:
-            line: dict[str, Any] = json.loads(text)
-        except ValueError:
-            continue
-        if line["key"] == key:
-            trial = line["trial"]
-            found[Candidate(**line["candidate"])] = Trial(trial["score"], Needs(**trial["needs"]))
-    return found
+            stay = [o.layer for o in Quantize().run(work) if o.kept]
+        except (ModelError, UsageError):
+            return ()
+        return tuple(sorted([Change(INT8), *(Change(FLOAT, (name,)) for name in stay)]))
+
+    def _try_all(self) -> None:
+        """Every change alone, beside the base."""
+        int8 = Change(INT8) in self.base.mix
+        wanted = changes(self.problem.source, int8)
+        wanted += [Change(INT8, c.layers) for c in self.base.mix if c.steps == FLOAT]
+        mixes = {c: with_change(self.base.mix, c) for c in wanted}
+        missing = [m for m in mixes.values() if m not in self.journal.known]
+        for mix, trial in zip(missing, self.map(self.problem, missing), strict=True):
+            self.journal.add(mix, trial)
+        self.alone = {c: self.journal.known[m] for c, m in mixes.items() if not self.journal.known[m].why}
+
+    def _descend(self) -> None:
+        """Take the change that saves most per noise, until the model fits or none is left."""
+        while not self._done():
+            best = max(self.alone, key=self._value, default=None)
+            if best is None or self._value(best) <= 0:
+                return
+            self.refused.add(best)  # tried once, taken or not
+            trial = self._measured(with_change(self.state.mix, best))
+            state = _State(with_change(self.state.mix, best), trial)
+            why = self._refusal(state)
+            if not why:
+                said = f"saves most for its noise ({self._noise(best):.2g})"
+                self.state = state
+            self._note(best, why or said)
+
+    def _give_up_worst(self) -> None:
+        """Where nothing fits, or less would be better: leave out a change that brings much noise for what it saves, and
+        go on with others."""
+        for _ in range(GIVEN_UP):
+            taken = [c for c in self.state.mix if c in self.alone]
+            if self._done() or not taken:
+                return
+            worst = min(taken, key=self._saved)
+            kept, refused, loud, moves = self.state, set(self.refused), self.loud, len(self.path)
+            self.refused = set(self.state.mix) | {worst}
+            self.loud = float("inf")
+            self._take_out(worst, "to make room for others")
+            self._descend()
+            if self._cost(self.state.trial.needs) >= self._cost(kept.trial.needs):
+                self.state, self.refused, self.loud = kept, refused | {worst}, loud
+                del self.path[moves:]
+                return
+
+    def _take_back(self) -> None:
+        """Changes without which the model fits as well, those of most noise first."""
+        if self.minimize != "none" or not self._fits(self.state):
+            return
+        for change in sorted((c for c in self.state.mix if c in self.alone), key=lambda c: -self._noise(c)):
+            without = self._without(change)
+            if self._guess(without).short(self.memory) > 0:
+                continue
+            state = _State(without, self._measured(without))
+            if self._fits(state) and state.trial.noise < self.state.trial.noise:
+                self.state = state
+                self._note(change, "taken back: it fits without")
+
+    # Parts of these.
+
+    def _measured(self, mix: Mix) -> Trial:
+        known = self.journal.known.get(mix)
+        if known is None or not (known.needs.code or known.why):
+            known = self.bench.attempt(mix, measured=True)
+            self.journal.add(mix, known)
+        return known
+
+    def _refusal(self, state: _State) -> str:
+        """Why a mix is passed over; empty if it is taken."""
+        trial, metric = state.trial, self.bench.start.before.metric
+        if trial.why:
+            return f"passed over: {trial.why}"
+        if trial.score < self.floor:
+            self.loud = min(self.loud, trial.noise)
+            return f"passed over: {metric} would be {trial.score:.4f}, below {self.floor:.4f}"
+        if self._cost(trial.needs) >= self._cost(self.state.trial.needs):
+            return "passed over: saves nothing beside the others"
+        return ""
+
+    def _note(self, change: Change, why: str) -> None:
+        move = Move(change, self.state.trial.score, self.state.trial.needs, why)
+        self.path.append(move)
+        self.report(f"{change.steps} {', '.join(change.layers)}: {why}")
+
+    def _without(self, change: Change) -> Mix:
+        """The mix with what the base has in place of a change."""
+        instead = [c for c in self.base.mix if c.place == change.place]
+        return tuple(sorted([*(c for c in self.state.mix if c != change), *instead]))
+
+    def _take_out(self, change: Change, why: str) -> None:
+        without = self._without(change)
+        self.state = _State(without, self._measured(without))
+        self._note(change, f"taken back {why}")
+
+    def _noise(self, change: Change) -> float:
+        """What a change adds alone."""
+        return self.alone[change].noise - self.base.trial.noise
+
+    def _guess(self, mix: Mix) -> Needs:
+        """What a mix may need, by what its changes save alone."""
+        needs = self.state.trial.needs
+        signed = [(1, c) for c in mix if c not in self.state.mix] + [(-1, c) for c in self.state.mix if c not in mix]
+        base = self.base.trial.needs
+        for sign, change in signed:
+            if change in self.alone:
+                found = self.alone[change].needs
+                needs = replace(
+                    needs,
+                    ram=needs.ram + sign * (found.ram - base.ram),
+                    weights=needs.weights + sign * (found.weights - base.weights),
+                    instructions=needs.instructions + sign * (found.instructions - base.instructions),
+                )
+        return needs
+
+    def _before(self, change: Change) -> Change | None:
+        """What a change would take the place of."""
+        return next((c for c in self.state.mix if c.place == change.place and c in self.alone), None)
+
+    def _value(self, change: Change) -> float:
+        """What a change would save per noise, in place of what its layer has now; 0 for one not worth a try."""
+        if change in self.refused:
+            return 0.0
+        old = self._before(change)
+        noise = self._noise(change) - (self._noise(old) if old else 0.0)
+        if self.state.trial.noise + noise > BEYOND * self.loud:
+            return 0.0
+        saved = self._cost(self.state.trial.needs) - self._cost(self._guess(with_change(self.state.mix, change)))
+        return saved / (max(noise, 0.0) + NOISE)
+
+    def _saved(self, change: Change) -> float:
+        """What a change that was taken saves per noise."""
+        saved = self._cost(self._guess(self._without(change))) - self._cost(self.state.trial.needs)
+        return saved / (max(self._noise(change), 0.0) + NOISE)

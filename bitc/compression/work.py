@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -25,19 +26,23 @@ class Choice:
         """The chosen layers in the model's order; those of `spared` only if they are named. Raises UsageError for a
         pattern that fits none."""
         for pattern in (*self.include, *self.exclude):
-            if not any(fnmatchcase(layer.name, pattern) for layer in model.layers):
-                why = "; ".join(f"{n}: {w}" for n, w in model.skipped.items() if fnmatchcase(n, pattern))
+            if not any(_fits(layer.name, pattern) for layer in model.layers):
+                why = "; ".join(f"{n}: {w}" for n, w in model.skipped.items() if _fits(n, pattern))
                 names = ", ".join(layer.name for layer in model.layers) or "none"
                 what = f"{pattern!r} can not be compressed: {why}" if why else f"no layer is called {pattern!r}"
-                raise UsageError(what, where="--include", hint=f"the layers are: {names}")
+                raise UsageError(what, where="--step, --include or --exclude", hint=f"the layers are: {names}")
         return [layer for layer in model.layers if self._takes(layer.name, spared)]
 
     def _takes(self, name: str, spared: Set[str]) -> bool:
-        if any(fnmatchcase(name, p) for p in self.exclude):
+        if any(_fits(name, p) for p in self.exclude):
             return False
         if self.include:
-            return any(fnmatchcase(name, p) for p in self.include)
+            return any(_fits(name, p) for p in self.include)
         return name not in spared
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return name == pattern or fnmatchcase(name, pattern)  # names may hold [ and ]
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,12 @@ class Work:
         self.adapters: dict[str, Adapter] = {}
         """How weights that a step has given a form are adapted and keep it, by layer."""
         self._targets: dict[str, Doubles] = {}
+
+    def copy(self) -> Work:
+        """A second state that goes on from this one."""
+        found = copy.copy(self)
+        found.adapters = dict(self.adapters)
+        return found
 
     def inputs(self, name: str) -> list[Floats]:
         """What a layer multiplies with its weights now: per group [P, K]."""

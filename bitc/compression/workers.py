@@ -8,16 +8,17 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from bitc.compression.search import Candidate, Mapper, Problem, Trial, attempt
+from bitc.compression.mix import Mix, Problem, Trial, Workbench, attempt
+from bitc.compression.search import Mapper
 from bitc.errors import UsageError
 
-_problem: Problem
+_bench: Workbench
 
 
 def local(jobs: int = 0) -> Mapper:
     """Processes on this machine, `jobs` of them (0: one per core)."""
 
-    def run(problem: Problem, wanted: Sequence[Candidate]) -> Iterator[Trial]:
+    def run(problem: Problem, wanted: Sequence[Mix]) -> Iterator[Trial]:
         if not wanted:
             return
         count = min(jobs or os.cpu_count() or 1, len(wanted))
@@ -29,18 +30,18 @@ def local(jobs: int = 0) -> Mapper:
 
 
 def _start(problem: Problem) -> None:
-    global _problem
-    _problem = problem
+    global _bench
+    _bench = Workbench(problem)
 
 
-def _attempt(candidate: Candidate) -> Trial:
-    return attempt(_problem, candidate)
+def _attempt(mix: Mix) -> Trial:
+    return _bench.attempt(mix)
 
 
 def cluster(address: str) -> Mapper:
     """The workers of a Dask scheduler, such as ``tcp://host:8786``; bitc must be installed there. Raises UsageError."""
 
-    def run(problem: Problem, wanted: Sequence[Candidate]) -> Iterator[Trial]:
+    def run(problem: Problem, wanted: Sequence[Mix]) -> Iterator[Trial]:
         try:
             from distributed import Client
 
@@ -55,7 +56,7 @@ def cluster(address: str) -> Mapper:
             raise UsageError(f"no Dask scheduler answers: {e}", where=f"--scheduler {address}", hint=hint) from e
         with client:
             shared = client.scatter(problem, broadcast=True)
-            futures = [client.submit(attempt, shared, c, pure=False) for c in wanted]
+            futures = [client.submit(attempt, shared, mix, pure=False) for mix in wanted]
             yield from (f.result() for f in futures)
 
     return run

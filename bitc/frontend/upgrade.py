@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
 import onnx
-from onnx import ModelProto, version_converter
+from onnx import ModelProto, numpy_helper, version_converter
 
 LEAST_OPSET = 13
 """The first opset with quantization per channel."""
@@ -17,6 +20,21 @@ def operators(model: bytes) -> set[str]:
 def node_names(model: bytes) -> list[str]:
     """The names of the top-level graph's nodes."""
     return [n.name for n in _parse(model).graph.node]
+
+
+def few_valued(model: bytes, most: int) -> Iterator[str]:
+    """The names of layers' weights that have at most so many values in all, other than two or three per output."""
+    graph = _parse(model).graph
+    layers = {n.input[1]: n for n in graph.node if n.op_type in ("Conv", "Gemm", "MatMul")}
+    for tensor in graph.initializer:
+        node = layers.get(tensor.name)
+        if node is None or len(tensor.dims) < 2:
+            continue
+        w = numpy_helper.to_array(tensor)
+        by_rows = node.op_type == "Conv" or any(a.name == "transB" and a.i for a in node.attribute)
+        rows = w.reshape(len(w), -1) if by_rows else w.reshape(-1, w.shape[-1]).T
+        if 3 < len(np.unique(w)) <= most and max(len(np.unique(row)) for row in rows) > 3:
+            yield tensor.name
 
 
 def upgraded(model: bytes) -> bytes | None:

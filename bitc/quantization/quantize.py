@@ -19,7 +19,7 @@ import onnxruntime
 from onnxruntime import quantization as ort
 
 from bitc.errors import InvalidModel, ModelError
-from bitc.frontend.upgrade import LEAST_OPSET, node_names, operators, upgraded
+from bitc.frontend.upgrade import LEAST_OPSET, few_valued, node_names, operators, upgraded
 from bitc.ir.graph import Array
 from bitc.verification.reference import OnnxRuntime
 from bitc.verification.verify import label_agreement
@@ -32,6 +32,11 @@ METHODS = {
     "percentile": ort.CalibrationMethod.Percentile,
 }
 """How the range of a tensor is found from its values."""
+
+
+CODEBOOK = 16
+"""Weights of at most so many values are from a codebook: with one scale for all of them they stay so few as codes."""
+_ONE_SCALE = {"quant_type": ort.QuantType.QInt8, "symmetric": True}
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,11 @@ def _quantized(model: bytes, calibration: Sequence[Sample], settings: Settings, 
                 calibrate_method=METHODS[settings.method],
                 # MatMul and Add have become one node, called MATMUL/MatMulAddFusion
                 nodes_to_exclude=[n for n in node_names(plain.read_bytes()) if {n, n.rpartition("/")[0]} & set(keep)],
-                extra_options={"ActivationSymmetric": settings.symmetric, "WeightSymmetric": True},
+                extra_options={
+                    "ActivationSymmetric": settings.symmetric,
+                    "WeightSymmetric": True,
+                    "TensorQuantOverrides": {w: [_ONE_SCALE] for w in few_valued(plain.read_bytes(), CODEBOOK)},
+                },
             )
         except Exception as e:  # whatever onnxruntime and numpy raise
             said = (str(e).strip().splitlines() or [type(e).__name__])[0][:200]

@@ -48,23 +48,24 @@ def load_inputs(path: str | Path, graph: Graph, limit: int | None = None) -> lis
     return [{name: c[i if len(c) > 1 else 0] for name, c in columns.items()} for i in range(count)]
 
 
-def load_labels(path: str | Path, count: int) -> Array | None:
+def load_labels(path: str | Path, count: int, of: int | None = None) -> Array | None:
     """The true class of each of the first `count` samples, if the file holds integers named `labels`, `label` or
-    `y`. Raises UsageError for `labels` that are something else."""
+    `y`. Raises UsageError for `labels` that are something else, or not as many as the samples that there are, if `of`
+    says how many."""
     arrays = _read(Path(path))
     for name in LABELS:
         found = arrays.get(name)
         if found is None:
             continue
         flat = found.reshape(-1)
-        classes = found.size == max(found.shape, default=1) and found.size >= count
+        classes = found.size == max(found.shape, default=1) and found.size >= count and found.size == (of or found.size)
         if classes and found.dtype.kind == "f" and name == "labels" and bool((flat == np.rint(flat)).all()):
             flat = flat.astype(np.int64)
         if classes and flat.dtype.kind in "iu":
             return np.asarray(flat[:count].astype(np.int64))
         if name == "labels":
             shape = f"{found.dtype}{list(found.shape)}"
-            hint = f"save one class as an integer for each of {count} samples, or leave `labels` out"
+            hint = f"save one class as an integer for each of {of or count} samples, or leave `labels` out"
             raise UsageError(f"array 'labels' is {shape}, not classes", where=str(path), hint=hint)
     return None
 

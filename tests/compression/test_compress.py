@@ -114,6 +114,29 @@ def test_nothing_is_written_on_failure(tmp_path: Path) -> None:
     assert result.exit_code == 2 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (np.arange(6) + 5, "labels are 5 to 10, the model tells 10 classes apart"),
+        (-np.arange(6), "labels are -5 to 0"),
+        (np.arange(9), "array 'labels' is int64[9], not classes"),
+    ],
+)
+def test_labels_that_are_none(labels: Any, said: str, tmp_path: Path) -> None:
+    data = tmp_path / "data.npz"
+    np.savez(data, image=np.load(IMAGES)["image"][:6], labels=labels)
+    result = bitc("compress", MODEL, "--calibration", data, "--step", "prune", "-o", tmp_path / "small.onnx")
+    assert result.exit_code == 2 and said in result.stderr
+    assert not (tmp_path / "small.onnx").exists()
+
+
+@pytest.mark.parametrize("out", [".", "none/small.onnx"])
+def test_an_output_that_can_not_be_written_is_said_at_once(out: str, tmp_path: Path) -> None:
+    result = bitc("compress", MODEL, "--calibration", IMAGES, "--flash", "30k", "-o", tmp_path / out)
+    assert result.exit_code == 2 and "can not write the output" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
 # Editing
 
 

@@ -15,9 +15,12 @@ from distributed import LocalCluster
 
 from bitc import actions
 from bitc.cli import main
-from bitc.compression.search import Candidate, Problem, Trial, attempt, candidates, fits, search
+from bitc.compression.mix import FLOAT, INT8, Change, Mix, Needs, Problem, Trial, Workbench, with_change
+from bitc.compression.search import changes, search
 from bitc.compression.workers import cluster, local
+from bitc.errors import DoesNotFit
 from bitc.frontend.edit import EditableModel
+from bitc.ops.linear import Conv2D
 from bitc.pipeline import Options, compile_model
 from bitc.quantization import to_int8
 from bitc.target import Target
@@ -36,8 +39,18 @@ def network() -> bytes:
     return net.model(net.op("Gemm", x, net.reals(24, 10), net.reals(10)))
 
 
-def inline(problem: Problem, wanted: Sequence[Candidate]) -> Iterator[Trial]:
-    return (attempt(problem, c) for c in wanted)
+def inline(problem: Problem, wanted: Sequence[Mix]) -> Iterator[Trial]:
+    bench = Workbench(problem)
+    return (bench.attempt(mix) for mix in wanted)
+
+
+def fits(model: bytes, target: Target) -> bool:
+    """As `bitc compile` finds."""
+    try:
+        actions.measure(compile_model(model, target), Toolchain(), "-O3")
+    except DoesNotFit:
+        return False
+    return True
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +70,8 @@ def found(problem: Problem, tmp_path_factory: pytest.TempPathFactory) -> tuple[b
     """What a search in this process finds, and its journal."""
     journal = tmp_path_factory.mktemp("search") / "journal"
     result = search(problem, 1.0, inline, journal)
-    assert result.fits and result.path and fits(result.model, problem.target, problem.options)
-    assert not fits(problem.source, problem.target, problem.options)
+    assert result.fits and result.path and fits(result.model, problem.target)
+    assert not fits(problem.source, problem.target)
     return result.model, journal
 
 
@@ -73,18 +86,19 @@ def test_the_same_result_wherever_it_runs(where: str, problem: Problem, found: t
 
 def test_it_goes_on_where_it_was_stopped(problem: Problem, found: tuple[bytes, Path], tmp_path: Path) -> None:
     lines = found[1].read_text().splitlines(keepends=True)
-    everything = candidates(EditableModel(problem.source))
-    assert [Candidate(**json.loads(line)["candidate"]) for line in lines] == everything
-    journal = tmp_path / "journal"
-    journal.write_text("".join(lines[:-2]) + lines[-2][:40])  # stopped while it wrote
-    asked: list[Candidate] = []
+    alone = [with_change((Change(INT8),), c) for c in changes(problem.source, True)]
+    mixes = [tuple(Change(c["steps"], tuple(c["layers"])) for c in json.loads(line)["mix"]) for line in lines]
+    assert mixes[: 2 + len(alone)] == [(), (Change(INT8),), *alone]
+    journal, end = tmp_path / "journal", len(alone)
+    journal.write_text("".join(lines[:end]) + lines[end][:40])  # stopped while it wrote
+    asked: list[Mix] = []
 
-    def noting(p: Problem, wanted: Sequence[Candidate]) -> Iterator[Trial]:
+    def noting(p: Problem, wanted: Sequence[Mix]) -> Iterator[Trial]:
         asked.extend(wanted)
         return inline(p, wanted)
 
     assert search(problem, 1.0, noting, journal).model == found[0]
-    assert asked == everything[-2:]
+    assert asked == alone[-2:]
     other = replace(problem, seed=1)
     assert other.key != problem.key
 
@@ -100,7 +114,48 @@ def test_int8_comes_first(problem: Problem) -> None:
     assert flash is not None
     roomier = replace(problem, target=replace(problem.target, memory=replace(problem.target.memory, flash=2 * flash)))
     result = search(roomier, 1.0, inline)
-    assert result.fits and [m.candidate.step for m in result.path] == ["quantize"]
+    assert result.fits and [m.change for m in result.path] == [Change(INT8)]
+
+
+def test_a_mix_is_one_change_for_a_place() -> None:
+    mix = with_change((Change(INT8),), Change("share:entries=16", ("a",)))
+    assert with_change(mix, Change("ternarize", ("a",))) == tuple(sorted([Change(INT8), Change("ternarize", ("a",))]))
+    assert len(with_change(mix, Change(FLOAT, ("a",)))) == 3
+
+
+def test_layers_of_a_mix_are_float_int8_or_pruned_and_int8(problem: Problem) -> None:
+    """What is left float is so in the C too, between layers that are int8, and the codebook survives int8."""
+    first, second, last = (layer.name for layer in EditableModel(problem.source).layers)
+    bench = Workbench(problem)
+    model, score = bench.model(
+        (Change(FLOAT, (first,)), Change(INT8), Change("prune:sparsity=0.5 share:entries=4", (second,)))
+    )
+    compiled = compile_model(model, problem.target)
+    assert score.metric == "agreement" and score.noise > 0
+    macs = actions.measure(replace(compiled, target=Target.load("cortex-m4")), Toolchain(), "-O3").report["macs"]
+    assert macs["float"] == 3 * 9 * 16 * 64 and macs["int8"] > 0
+    left = EditableModel(model).skipped
+    assert set(left) == {second, last}
+    whole = next(n for n in compiled.graph.nodes if n.origin == second and isinstance(n.op, Conv2D))
+    codes = whole.input(1).data
+    assert codes is not None
+    assert len(np.unique(codes)) <= 4 and (codes == 0).mean() > 0.4
+
+
+def test_minimize_goes_on_from_what_fits(problem: Problem) -> None:
+    """Down to fewer weights, as far as the score allows."""
+    roomy = replace(problem, target=Target.load("cortex-m4"))
+    some = [c for c in changes(problem.source, True) if c.steps.startswith(("share", "channels"))]
+
+    def few(p: Problem, wanted: Sequence[Mix]) -> Iterator[Trial]:
+        skipped = Trial(0, 0, Needs(0, 0, 0), "not tried")
+        bench = Workbench(p)
+        return (bench.attempt(mix) if set(mix) & set(some) else skipped for mix in wanted)
+
+    result = search(roomy, 0.3, few, minimize="weights")
+    int8, *others = [m.needs.weights for m in result.path if not m.why.startswith("passed over")]
+    assert result.fits and others and others == sorted(others, reverse=True) and others[-1] < 0.6 * int8
+    assert min(m.score for m in result.path) >= 0.7
 
 
 def run(tmp_path: Path, problem: Problem, *args: object) -> Any:
