@@ -2,13 +2,14 @@
 
 Along a row of outputs every column of inputs is loaded once, and added to all the sums that it belongs to; a sum is
 done after its last column. With DSP instructions two rows of a column are multiplied at once. The zero point is taken
-from where sums start, so padding is the zero point's code: columns outside are constants, and windows that touch
-padding above or below are copied first (`line`).
+from where sums start, so padding is the zero point's code: rows and columns outside are constants. A window that
+reaches over the upper or lower edge is moved into the image, and its weights in the other direction, zeros behind them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from bitc.kernels import overlap
 from bitc.kernels.bounds import product_range
 from bitc.kernels.epilogues import summed_epilogue
 from bitc.kernels.geometry import Geometry, geometry
-from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, over_x, scratch
+from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, over_x
 from bitc.kernels.work import Work, put
 from bitc.ops.epilogue import Affine, Requant
 from bitc.ops.linear import Conv2D
@@ -29,8 +30,10 @@ MAX_TAPS = 64
 """Taps of a window, which are all written out in the code."""
 MAX_COLUMNS = 24
 """Columns of a round of the loop, likewise."""
-SHORT = 64
-"""Elements up to which the rows of one channel lie on the stack."""
+FAR = 4095
+"""Bytes that offsets of loads and stores reach."""
+LINES = 140
+"""Of assembly in one string, which C99 limits to 4,095 characters."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,23 @@ class Sweep:
         """Kernel columns that meet inputs."""
         columns = (*self.before, *self.loop, *self.after)
         return {kx for c in columns if c.inside for kx, *_ in c.adds}
+
+    @property
+    def outside(self) -> set[int]:
+        """Kernel columns that meet padding."""
+        return {kx for c in (*self.before, *self.after) if not c.inside for kx, *_ in c.adds}
+
+
+def rows(g: Geometry) -> int:
+    """Rows of the image that a window meets at most."""
+    return min(g.kh, g.h) if g.dy == 1 else g.kh
+
+
+def shifts(g: Geometry) -> list[int]:
+    """By how many kernel rows the window of each row of outputs is moved, to lie in the image."""
+    last = g.h - 1 - (rows(g) - 1) * g.dy
+    starts = (oy * g.sy - g.pt for oy in range(g.oh))
+    return [-(iy // g.dy) if iy < 0 else min(last - iy, 0) // g.dy for iy in starts]
 
 
 def sweep(g: Geometry) -> Sweep:
@@ -106,6 +126,7 @@ def accepts(node: Node, target: Target) -> str:
     return first_reason(
         (geo.taps <= MAX_TAPS, f"more than {MAX_TAPS} taps"),
         (columns <= MAX_COLUMNS, f"more than {MAX_COLUMNS} columns to write out"),
+        (geo.dy == 1 or geo.h >= geo.kh * geo.dy, "dilated beyond the image"),
     )
 
 
@@ -119,24 +140,26 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     args = [out(node), Arg("x", x), Arg("w", Packed(flat.reshape(-1))), *params]
     if start.any():
         args.append(Arg("start", Packed(start.astype(np.int32), "bias")))
-    above = geo.pt > 0 or (geo.oh - 1) * geo.sy - geo.pt + (geo.kh - 1) * geo.dy >= geo.h
-    line = geo.kh * geo.w * above
-    if line > SHORT:
-        args.append(scratch("line", line, dtype.carrier.type))
+    taken, moved = rows(geo), shifts(geo)
     context: dict[str, Any] = {
         **geo.context,
         "e": e,
         "x_t": dtype.c_type,
         "x_zero": op.x_zero,
-        "above": above,
-        "short_line": line if line <= SHORT else 0,
+        "rows": taken,
+        "shifts": any(moved),
+        "above": max(0, -min(moved)),
+        "below": max(0, taken + max(moved) - geo.kh),
         "has_start": bool(start.any()),
         "outputs": outputs,
         "x_row": x.type.row_step,
         "y_row": node.output.type.row_step,
+        "x_bytes": dtype.carrier.itemsize,
+        "in_registers": in_registers(node, e, target),
+        "far": 2 * geo.dy * geo.w * x.type.row_step * dtype.carrier.itemsize > FAR,
         "per_channel": outputs // x.type.channels,
         "sweep": sweep(geo),
-        "pairs": geo.kh // 2 if "dsp" in target.features and -(2**15) <= op.x_zero < 2**15 else 0,
+        "pairs": taken // 2 if "dsp" in target.features and -(2**15) <= op.x_zero < 2**15 else 0,
     }
     uses, over = (
         ("bitc_defs.h", "isa/smlad.j2"),
@@ -145,32 +168,63 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     return (Step(VARIANT.name, "kernels/depthwise_int8.j2", tuple(args), context, uses, over),)
 
 
+def in_registers(node: Node, e: dict[str, Any], target: Target) -> bool:
+    """Whether a row of outputs is one piece of assembly: of 3x3 windows, with an epilogue of three instructions."""
+    op, x = node.op, node.input(0).type
+    assert isinstance(op, Conv2D)
+    geo, plan = geometry(x, op.window), sweep(geometry(x, op.window))
+    columns = [c for c in (*plan.before, *plan.loop, *plan.after) if c.adds]
+    adds = [last for c in columns for *_, last in c.adds]
+    limits = {"int8_t": (-128, 127), "uint8_t": (0, 255)}
+    return (
+        "dsp" in target.features
+        and (rows(geo), geo.kh, geo.kw, geo.dx) == (3, 3, 3, 1)
+        and plan.used == {0, 1, 2}
+        and 5 * len(columns) + 2 * len(adds) + 5 * sum(adds) <= LINES
+        and e.get("upper") is not None
+        and not e["upper"].before
+        and (e["lo"], e["hi"]) == limits.get(e["out_t"])
+        and 6 * max(x.row_step * x.dtype.carrier.itemsize, node.output.type.row_step) <= FAR
+    )
+
+
 def work(node: Node, target: Target) -> Work:
-    """Columns of inputs, products, outputs put, rows of outputs, and elements copied where windows touch padding."""
+    """Columns of inputs, products, outputs put, rows of outputs, and how often weights are moved."""
     assert isinstance(node.op, Conv2D)
     geo, outputs = geometry(node.input(0).type, node.op.window), node.input(1).shape[0]
-    plan = sweep(geo)
+    plan, taken, moved = sweep(geo), rows(geo), shifts(geo)
     columns = (*plan.before, *plan.loop * plan.rounds, *plan.after)
-    rows = geo.n * geo.oh * outputs
-    adds = rows * sum(len(c.adds) for c in columns if c.inside)
-    pairs, last = (geo.kh // 2, geo.kh % 2) if "dsp" in target.features else (0, geo.kh)
-    inside = sum(0 <= y * geo.sy - geo.pt <= geo.h - (geo.kh - 1) * geo.dy - 1 for y in range(geo.oh))
-    return {
+    lines = geo.n * geo.oh * outputs
+    adds = lines * sum(len(c.adds) for c in columns if c.inside)
+    pairs, last = divmod(taken, 2) if "dsp" in target.features else (0, taken)
+    terms: Work = {
         "call": 1,
         "channels": outputs,
         "weights": outputs * geo.taps,
-        "rows": rows,
-        "loads": rows * geo.kh * sum(c.inside and bool(c.adds) for c in columns),
+        "moves": geo.n * outputs * (1 + sum(a != b for a, b in pairwise(moved))) if any(moved) else 0,
+    }
+    loads = lines * taken * sum(c.inside and bool(c.adds) for c in columns)
+    if in_registers(node, summed_epilogue(node, *product_range(node), target)[0], target):
+        return terms | {
+            "rows in registers": lines,
+            "loads in registers": loads,
+            "pairs in registers": 2 * adds,
+            "rounds in registers": lines * plan.rounds,
+            f"{put(node)} in registers": lines * geo.ow,
+        }
+    return terms | {
+        "rows": lines,
+        "loads": loads,
         "pairs": adds * pairs,
         "singles": adds * last,
-        "rounds": rows * plan.rounds,
-        "copies": geo.n * outputs * (geo.oh - inside) * geo.kh * geo.w,
-        put(node): rows * geo.ow,
+        "rounds": lines * plan.rounds,
+        put(node): lines * geo.ow,
     }
 
 
 def cost(node: Node, target: Target) -> float:
-    prices = {"rows": 20.0, "copies": 6.0, "loads": 1.3, "channels": 20.0, "weights": 2.0, "singles": 1.5}
+    prices = {"rows": 20.0, "rows in registers": 15.0, "moves": 40.0, "loads": 1.3, "channels": 20.0, "weights": 2.0,
+              "singles": 1.5}  # fmt: skip
     return sum(n * prices.get(term, 6.0 if term.startswith("put") else 1.0) for term, n in work(node, target).items())
 
 

@@ -22,6 +22,7 @@ from bitc.kernels import (
     conv_sparse_blocks,
     conv_sparse_codes,
     conv_sparse_dsp,
+    conv_sparse_fpu,
     conv_sparse_lanes,
     conv_tiles,
     depthwise,
@@ -59,6 +60,7 @@ VARIANTS: tuple[Variant, ...] = (
     conv_sparse_lanes.VARIANT,
     conv_sparse_codes.VARIANT,
     conv_sparse_dsp.VARIANT,
+    conv_sparse_fpu.VARIANT,
     conv_sparse_blocks.FLOATS,
     conv_sparse_blocks.CODES,
     conv_pairs.VARIANT,
@@ -91,7 +93,8 @@ VARIANTS: tuple[Variant, ...] = (
 )
 
 ZEROS_SKIPPED = (
-    *(m.VARIANT.name for m in (conv_sparse, conv_sparse_lanes, conv_sparse_codes, conv_sparse_dsp, conv_pairs)),
+    *(m.VARIANT.name for m in (conv_sparse, conv_sparse_lanes, conv_sparse_codes, conv_sparse_dsp, conv_sparse_fpu)),
+    conv_pairs.VARIANT.name,
     conv_sparse_blocks.FLOATS.name,
     conv_sparse_blocks.CODES.name,
 )

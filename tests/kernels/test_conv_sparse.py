@@ -16,6 +16,7 @@ from bitc.kernels import (
     conv_sparse_blocks,
     conv_sparse_codes,
     conv_sparse_dsp,
+    conv_sparse_fpu,
     conv_sparse_lanes,
     select,
 )
@@ -128,6 +129,20 @@ def test_dsp(x: DType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_row(conv_sparse_dsp.VARIANT, merge(graphs), Target.load("cortex-m4"), tmp_path, monkeypatch)
 
 
+@pytest.mark.parametrize(("chip", "tile"), [("cortex-m4", 16), ("cortex-m4", 8), ("cortex-m33", 4), ("cortex-m7", 16)])
+def test_fpu(chip: str, tile: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, target = np.random.default_rng(0), Target.load(chip, ram="8M")
+    graphs = [
+        graph(rng, FLOAT32, window, c, o, zeros, clamped=o % 2 == 1)
+        for window in WINDOWS.values()
+        for c, o, zeros in ((1, 4, 0.5), (3, 1, 0.9), (31, 5, 0.7), (64, 19, 0.95), (300, 3, 0.995))
+    ]
+    graphs = [g for g in graphs if g.nodes[0].output.type.rows >= tile]
+    monkeypatch.setattr(conv_sparse, "LEAST", 0.0)
+    monkeypatch.setattr(conv_sparse_fpu, "TILES", (tile,))
+    check_row(conv_sparse_fpu.VARIANT, merge(graphs), target, tmp_path, monkeypatch)
+
+
 @pytest.mark.parametrize("x", [INT8, UINT8], ids=str)
 def test_pairs(x: DType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
@@ -186,7 +201,7 @@ def test_long_ways_get_a_zero_in_between() -> None:
         (INT8, 0.95, 4, "cortex-m4", "conv_sparse_dsp"),
         (INT8, 0.0, 2, "cortex-m4", "conv_pairs"),
         (INT8, 0.95, 4, "cortex-m0plus", "conv_sparse"),
-        (FLOAT32, 0.9, 4, "cortex-m4", "conv_sparse"),
+        (FLOAT32, 0.9, 4, "cortex-m4", "conv_sparse_fpu"),
         (FLOAT32, 0.9, 4, "aarch64", "conv_sparse_lanes"),
         (INT8, 0.1, 4, "cortex-m4", "conv_smlad"),
     ],
@@ -212,11 +227,11 @@ def test_sums_at_24_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     at_limit[0, 0, 0, :259], at_limit[0, 0, 0, 259], at_limit[1] = 127, 3, -1
     beyond[...] = at_limit
     beyond[0, 0, 0, 259] = 4
-    assert at_limit[0].sum(dtype=int) == conv_sparse_dsp.LARGEST
+    assert 255 * at_limit[0].sum(dtype=int) < conv_sparse_dsp.LARGEST <= 255 * beyond[0].sum(dtype=int)
     target = Target.load("cortex-m4")
     for w, reason in ((at_limit, ""), (beyond, "sums of 24 bits")):
         w[1, 0, 0, ::2] = 0
-        g = single(Conv2D(Window()), TensorType((1, 5, 7, 400), INT8), w)
+        g = single(Conv2D(Window(), x_zero=-128), TensorType((1, 5, 7, 400), INT8), w)
         assert conv_sparse_dsp.accepts(g.nodes[0], target) == reason
         if not reason:
             x = np.where(np.arange(5 * 7 * 400).reshape(1, 5, 7, 400) // 400 % 3, 127, -128)

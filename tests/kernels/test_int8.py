@@ -157,6 +157,38 @@ def test_row(row: str, chip: str, tmp_path: Path) -> None:
     check(merge(graphs), target, ROWS[row], tmp_path, len(graphs) // (4 if row == "depthwise_channels" else 2))
 
 
+def rows_of_depthwise(rng: np.random.Generator, i: int) -> Graph:
+    """A 3x3 window over an image of any size, with codes of a whole byte: rows of outputs as assembly."""
+    stride, top, left = int(rng.integers(1, 4)), int(rng.integers(0, 3)), int(rng.integers(0, 3))
+    window = Window((3, 3), (int(rng.integers(1, 3)), stride), (top, left, *rng.integers(0, 3, 2).tolist()),
+                    (1 + (i % 6 == 5), 1))  # fmt: skip
+    h, w, c = (int(rng.integers(low, high)) for low, high in ((1, 9), (1, 16), (1, 9)))
+    h, w = max(h, 6 if window.dilations[0] > 1 else 3 - top), max(w, 3 - left)
+    if i % 8 == 4:
+        h, w, c = 4, 9, 260  # rows too far apart for offsets
+    dtype = (INT8, UINT8, INT16)[i % 3]
+    x = TensorType((1 + i % 2, h, w, c), dtype)
+    weights = np.rint(rng.normal(0, 60, (c, 3, 3, 1))).clip(-128, 127).astype(np.int8)
+    zero = int(rng.integers(dtype.min, dtype.max + 1)) if i % 5 and dtype is not INT16 else 0
+    out = (OUTS[0], OUTS[3])[i % 2]
+    op = Conv2D(window, c, out, False, zero)
+    value = Value("w", TensorType(weights.shape, INT8), weights)
+    return single(op, x, value, *requant(rng, c, float(op.reach(x, weights).max()), 4 * i + 3 * (i % 3 == 1)))
+
+
+@pytest.mark.parametrize("chip", ["cortex-m4", "cortex-m0plus"])
+def test_rows_of_depthwise(chip: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(11)
+    graph, row = merge([rows_of_depthwise(rng, i) for i in range(48)]), ROWS["depthwise_int8"]
+    compiled, _ = compile_with(graph, CHIPS[chip](), row)
+    contexts = [c.function.context for c in compiled.program.calls if c.function.kernel == row.name]
+    assert len(contexts) > 40
+    if chip == "cortex-m4":
+        short = [c for c in contexts if c["in_registers"]]
+        assert len(short) > 20 and any(c["far"] for c in short) and any(c["sweep"].rounds for c in short)
+    check(graph, CHIPS[chip](), row, tmp_path, 40)
+
+
 @pytest.mark.parametrize("chip", ["dsp", "cortex-m4"])
 def test_pixels_one_by_one(chip: str, tmp_path: Path) -> None:
     """Without room for the halfwords of two pixels: of any number of channels and outputs, with any epilogue."""
