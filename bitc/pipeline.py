@@ -27,6 +27,7 @@ from bitc.passes.bases import SumBases
 from bitc.passes.binarize import Binarize
 from bitc.passes.channels_last import ChannelsLast
 from bitc.passes.context import Context, Pass
+from bitc.passes.crops import FoldCrops
 from bitc.passes.dead_channels import DeadChannels
 from bitc.passes.dense import DenseAsConv
 from bitc.passes.flat_windows import FlattenWindows
@@ -125,6 +126,7 @@ def passes(options: Options) -> list[Pass]:
         SignOfZero(options.sign0),
         ChannelsLast(),  # before DenseAsConv, so that Reshape and Transpose stand right before a MatMul
         DenseAsConv(),
+        FoldCrops(),  # after a ChannelsLast, so that a Slice stands right behind a convolution
         ChannelsLast(),  # the Transposes that dense layers have made free
         LiftScales(),  # before Binarize: signs times a computed number are not two-valued
         FoldPads(),  # before Binarize: a zero is no ±1, a skipped tap is

@@ -28,6 +28,10 @@ def _environment() -> jinja2.Environment:
     return env
 
 
+_ITSELF = "THIS_FUNCTION"
+"""What stands for a function's own name in its template."""
+
+
 class Renderer:
     """Renders templates; identical functions get one name."""
 
@@ -48,7 +52,8 @@ class Renderer:
             self._counts[function.kernel] = index + 1
             name = f"{function.kernel}_{index}"
             self._names[key] = name
-            self.texts.append(tidy(f"{_wrapped(f'BITC_KERNEL void {name}', head)} {{\n{body}}}"))
+            text = f"{_wrapped(f'BITC_KERNEL void {name}', head)} {{\n{body}}}"
+            self.texts.append(tidy(text.replace(_ITSELF, name)))
         return self._names[key]
 
     def preludes(self, uses: Iterable[str]) -> list[str]:

@@ -70,7 +70,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     args = [out(node), Arg("x", x), Arg("w", Packed(np.concatenate(packed))), *params]
     if start.any():
         args.append(Arg("start", Packed(start.astype(np.int32), "bias")))
-    one = geo.pixels == 1 and k == x.type.size and found.index == tuple(range(k))
+    one = geo.pixels == 1 and not geo.border and k == x.type.size and found.index == tuple(range(k))
     direct = (
         not bits and not flip and op.group == 1 and not op.planar and (one or (geo.taps == 1 and geo.h == 1 == geo.sx))
     )

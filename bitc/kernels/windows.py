@@ -67,7 +67,7 @@ def in_one_run(node: Node, geo: Geometry, found: Runs) -> bool:
     """Whether the window of a pixel is what lies in x, from the pixel's first element on."""
     x = node.input(0).type
     whole = found.elements == x.size // geo.pixels and found.index == tuple(range(found.elements))
-    return whole and (not x.layout.pitch or geo.taps == 1)
+    return whole and not geo.border and (not x.layout.pitch or geo.taps == 1)
 
 
 def numbers(node: Node, geo: Geometry, found: Runs) -> dict[str, Any]:

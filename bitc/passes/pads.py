@@ -2,7 +2,8 @@
 
 Conv2D(pads=p)(Pad(before, after, 0)(x)) = Conv2D(pads=p + (before, after))(x)
 
-On codes the value of the padding is the zero point.
+On codes the value of the padding is the zero point. Padding of planes, in front of the Transpose that makes them
+pixels, is found too.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from bitc.ir.graph import Graph, Node, Value
 from bitc.ir.rewrite import Rewriter, rewrite
 from bitc.ops.linear import Conv2D
-from bitc.ops.movement import Pad
+from bitc.ops.movement import Pad, Transpose
 from bitc.passes.context import Context
 
 
@@ -24,16 +25,26 @@ class FoldPads:
         return rewrite(graph, _rule)
 
 
+_PIXELS = Transpose((0, 2, 3, 1))
+
+
 def _rule(rw: Rewriter, node: Node) -> Value | None:
+    if not isinstance(node.op, Conv2D):
+        return None
     pad = rw.producer(node.inputs[0])
-    if not isinstance(node.op, Conv2D) or pad is None or not isinstance(pad.op, Pad):
+    planes = pad is not None and pad.op == _PIXELS
+    if pad is not None and planes:
+        pad = rw.producer(pad.input(0))
+    if pad is None or not isinstance(pad.op, Pad):
         return None
     p = pad.op
     if pad.input(0).type.dtype.is_packed or p.value != node.op.x_zero:
         return None
-    if p.mode != "constant" or any((p.before[0], p.after[0], p.before[3], p.after[3])):
+    before, after = ([side[i] for i in _PIXELS.perm] if planes else side for side in (p.before, p.after))
+    if p.mode != "constant" or any((before[0], after[0], before[3], after[3])):
         return None
     top, left, bottom, right = node.op.window.pads
-    pads = (top + p.before[1], left + p.before[2], bottom + p.after[1], right + p.after[2])
+    pads = (top + before[1], left + before[2], bottom + after[1], right + after[2])
     op = replace(node.op, window=replace(node.op.window, pads=pads))
-    return rw.emit(op, pad.input(0), *node.inputs[1:], at=node.origin, name=node.output.name)
+    x = rw.emit(_PIXELS, pad.input(0), at=pad.origin) if planes else pad.input(0)
+    return rw.emit(op, x, *node.inputs[1:], at=node.origin, name=node.output.name)

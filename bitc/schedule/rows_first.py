@@ -17,19 +17,24 @@ from bitc.ir.rewrite import Rewriter, rewrite
 from bitc.ops.linear import Conv2D
 from bitc.ops.movement import Crop, Reshape
 from bitc.ops.reduce import ReduceMean
+from bitc.schedule.upright import upright
 
 _ANY = Box(3, 4, 5, 7)
 
 
 def rows_first(graph: Graph) -> Graph:
-    """The same graph with convolutions of planes as such of pixels, and means of images as images."""
-    return rewrite(graph, _rule)
+    """The same graph with convolutions of planes as such of pixels, means of images as images, and signals upright."""
+    return upright(rewrite(graph, _rule))
 
 
 def _rule(rw: Rewriter, node: Node) -> Value | None:
     op = node.op
     if isinstance(op, ReduceMean) and op.axes == (1, 2) and not op.keepdims and node.input(0).type.rank == 4:
-        mean = rw.emit(replace(op, keepdims=True), node.input(0), at=node.origin)
+        mean = rw.emit(replace(op, keepdims=True), node.input(0), at=node.origin, name=f"{node.output.name}.image")
+        return rw.emit(Reshape(node.output.shape), mean, at=node.origin, name=node.output.name)
+    if isinstance(op, ReduceMean) and op.axes == (1,) and (signal := _signal(rw, node.input(0))) is not None:
+        whole = replace(op, axes=(1, 2), keepdims=True)
+        mean = rw.emit(whole, signal, at=node.origin, name=f"{node.output.name}.image")
         return rw.emit(Reshape(node.output.shape), mean, at=node.origin, name=node.output.name)
     if not isinstance(op, Conv2D) or not op.planar:
         return None
@@ -37,16 +42,33 @@ def _rule(rw: Rewriter, node: Node) -> Value | None:
     return rw.emit(replace(op, planar=False), x, *node.inputs[1:], at=node.origin, name=node.output.name)
 
 
+def _signal(rw: Rewriter, x: Value) -> Value | None:
+    """The image [1, 1, L, C] of which x is the same steps and channels."""
+    reshape = rw.producer(x)
+    if reshape is None or not isinstance(reshape.op, Reshape) or x.type.rank != 3:
+        return None
+    image = reshape.input(0)
+    return image if image.shape == (1, *x.shape) else None
+
+
 def _pixels(rw: Rewriter, x: Value) -> Value:
-    producer = rw.producer(x)
+    """x in planes as pixels: those of what x is computed from element by element, reshaped on the way or not."""
+    shaped = rw.producer(x)
+    reshape = shaped if shaped is not None and isinstance(shaped.op, Reshape) else None
+    producer = rw.producer(reshape.input(0)) if reshape is not None else shaped
     if producer is None or not elementwise(producer):
-        size = x.shape[2], x.shape[3]
-        known = [n.output for n in rw.nodes if n.op == Crop(size, planar=True) and n.inputs == (x,)]
-        if known:
-            return known[0]
-        return rw.emit(Crop(size, planar=True), x, at=f"pixels of {x.name}", name=f"{x.name}.pixels")
-    inner = _pixels(rw, producer.input(0))
-    return rw.emit(producer.op, inner, *producer.inputs[1:], at=producer.origin, name=x.name)
+        return _once(rw, Node(Crop((x.shape[2], x.shape[3]), planar=True), (x,), (), f"pixels of {x.name}"), x.name)
+    before = producer.input(0)
+    if reshape is not None:
+        before = _once(rw, replace(reshape, inputs=(before,)), before.name)
+    inputs = (_pixels(rw, before), *producer.inputs[1:])
+    return _once(rw, replace(producer, inputs=inputs), x.name)
+
+
+def _once(rw: Rewriter, node: Node, of: str) -> Value:
+    """The output of a node, which is emitted if it is not there yet; named after the value that it gives as pixels."""
+    known = [n.output for n in rw.nodes if n.op == node.op and n.inputs == node.inputs]
+    return known[0] if known else rw.emit(node.op, *node.inputs, at=node.origin, name=f"{of}.pixels")
 
 
 def elementwise(node: Node) -> bool:

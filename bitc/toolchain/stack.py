@@ -3,6 +3,9 @@
 Objects are compiled with one section per function and per constant, so relocations are the call graph: a section
 refers to those it calls, and to tables of function pointers, which refer to functions in turn. That counts every
 function whose address is taken as called, which errs on the safe side.
+
+What inline assembly pushes is in no frame that the compiler knows of: it says so itself, by an absolute symbol
+`FUNCTION.pushed` whose value are the bytes.
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ from bitc.toolchain.elf import Elf
 HELPER_BYTES = 192
 """Allowance for a function that is not ours. The deepest helpers (soft floats on Armv6-M) were seen to use 112."""
 
+_ABSOLUTE = 0xFFF1
+"""Section index of a symbol that is a number (SHN_ABS)."""
+_PUSHED = ".pushed"
 _FRAME = re.compile(r":(?P<name>[^:\t]+)\t(?P<bytes>\d+)\t")
 _Node = tuple[int, int]
 
@@ -46,12 +52,16 @@ def deepest(objects: Iterable[Frames], entry: str) -> int | None:
     frame: dict[_Node, int] = {}
     globals_: dict[str, _Node] = {}
     for number, file in enumerate(files):
+        pushed = {s.name.removesuffix(_PUSHED): s.value for s in file.elf.symbols
+                  if s.section == _ABSOLUTE and s.name.endswith(_PUSHED)}  # fmt: skip
         for symbol in file.elf.symbols:
             node = (number, symbol.section)
             if not symbol.section or not symbol.name:
                 continue
             if symbol.is_function:
-                frame[node] = max(frame.get(node, 0), file.bytes.get(symbol.name, 0))
+                function = symbol.name.partition(".")[0]  # gcc names clones after a dot
+                own = file.bytes.get(symbol.name, 0) + pushed.get(function, 0)
+                frame[node] = max(frame.get(node, 0), own)
             if not symbol.is_local:
                 globals_[symbol.name] = node
     calls: dict[_Node, set[_Node | None]] = {}

@@ -30,6 +30,8 @@ from bitc.ops.window import Window
 from bitc.runners import available
 from bitc.schedule import plan_memory
 from bitc.target import Target
+from bitc.toolchain import compile_sources
+from bitc.toolchain.stack import HELPER_BYTES
 from tests.kernels.harness import (
     Compiled,
     assert_same,
@@ -187,6 +189,34 @@ def test_rows_of_depthwise(chip: str, tmp_path: Path) -> None:
         short = [c for c in contexts if c["in_registers"]]
         assert len(short) > 20 and any(c["far"] for c in short) and any(c["sweep"].rounds for c in short)
     check(graph, CHIPS[chip](), row, tmp_path, 40)
+
+
+@pytest.mark.parametrize("window", [Window((3, 3), (3, 3), (1, 1, 0, 0)), Window((3, 3), (1, 1), (2, 2, 2, 2), (2, 2))])
+@pytest.mark.parametrize(("row", "chip"), [("conv_smlad", "dsp"), ("conv_mve", "cortex-m55")])
+def test_one_output_over_as_many_pixels_as_taps(window: Window, row: str, chip: str, tmp_path: Path) -> None:
+    """The window lies beside the image, whatever their sizes say."""
+    target = CHIPS[chip]()
+    if reason := available(target):
+        pytest.skip(reason)
+    rng = np.random.default_rng(1)
+    w = Value("w", TensorType((4, 3, 3, 4), INT8), rng.integers(-9, 9, (4, 3, 3, 4)).astype(np.int8))
+    op = Conv2D(window, epilogue=Requant(INT8, -3, -128, 127), x_zero=5)
+    x = TensorType((1, 3, 3, 4), INT8)
+    graph = single(op, x, w, *requant(rng, 4, float(op.reach(x, w.array).max()), 0))
+    check(graph, target, ROWS[row], tmp_path, 1)
+
+
+@pytest.mark.parametrize("row", ["conv_smlad", "depthwise_int8"])
+def test_stack_of_assembly_is_reported(row: str, tmp_path: Path) -> None:
+    """No less than what the emulator sees, with nothing else on the way that is only estimated."""
+    target = CHIPS["cortex-m4"]()
+    graph = case(np.random.default_rng(1), Window((3, 3)), (8, 8, 8 if row == "depthwise_int8" else 1), 0)
+    compiled, taken = compile_with(graph, target, ROWS[row])
+    assert taken
+    _, result = run_on_target(compiled, tmp_path, feeds(graph)[0])
+    objects = compile_sources(target, sorted(tmp_path.glob("*.c")), [tmp_path], tmp_path / "objects")
+    known = objects.stack_bytes(f"{graph.name}_run")
+    assert known is not None and result.stack_bytes is not None and result.stack_bytes <= known < HELPER_BYTES + 200
 
 
 @pytest.mark.parametrize("chip", ["dsp", "cortex-m4"])

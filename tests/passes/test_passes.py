@@ -26,6 +26,7 @@ from bitc.ops.window import Window
 from bitc.passes.binarize import Binarize
 from bitc.passes.channels_last import ChannelsLast
 from bitc.passes.context import Context, Pass
+from bitc.passes.crops import FoldCrops
 from bitc.passes.dense import DenseAsConv
 from bitc.passes.fuse import FuseEpilogues
 from bitc.passes.pads import FoldPads
@@ -231,12 +232,54 @@ def test_fold_pads() -> None:
     assert isinstance(conv.op, Conv2D) and conv.op.window.pads == (1, 3, 0, 1)
 
 
+def test_fold_pads_of_planes() -> None:
+    g = G(1, 3, 4, 5)
+    pixels = g.do(TO_NHWC, g.do(Pad((0, 0, 1, 2), (0, 0, 0, 1)), g.x))
+    out = apply(FoldPads(), g.graph(g.do(Conv2D(Window((3, 3), pads=(0, 1, 0, 0))), pixels, g.reals(3, 3, 3, 3))))
+    transpose, conv = out.nodes
+    assert transpose.op == TO_NHWC and isinstance(conv.op, Conv2D) and conv.op.window.pads == (1, 3, 0, 1)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [((0, 1, 1, 0), (0, 1, 1, 0), 1.0), ((0, 0, 0, 1), (0, 0, 0, 0)), ((0, 1, 1, 0), (0, 1, 1, 0), 0.0, "edge")],
 )
 def test_other_pads_stay(arguments: Any) -> None:
     assert unchanged(FoldPads(), padded_conv(*arguments))
+
+
+# FoldCrops
+
+
+@pytest.mark.parametrize(
+    ("pads", "stride", "cut", "left"),
+    [
+        ((0, 4, 0, 4), 1, (0, 9), (0, 4, 0, 0)),
+        ((0, 4, 0, 4), 2, (1, 5), (0, 2, 0, 0)),
+        ((0, 1, 0, 3), 1, (0, 6), (0, 1, 0, 0)),
+        ((0, 4, 0, 4), 1, (5, 12), None),
+        ((0, 0, 0, 0), 1, (0, 2), None),
+    ],
+)
+def test_fold_crops(
+    pads: tuple[int, int, int, int], stride: int, cut: tuple[int, int], left: tuple[int, int, int, int] | None
+) -> None:
+    """Cut behind a bias, a Relu and a Reshape: in the padding it was, or not possible."""
+    g = G(1, 1, 9, 3)
+    y = g.do(Conv2D(Window((1, 3), (1, stride), pads, (1, 2))), g.x, g.reals(4, 1, 3, 3))
+    y = g.do(u.Relu(), g.do(b.Add(), g.do(Reshape((1, y.shape[2], 4)), y), g.reals(4)))
+    graph = g.graph(g.do(Slice((0, cut[0], 0), (1, cut[1], 4), (1, 1, 1)), y))
+    out = apply(FoldCrops(), graph)
+    (conv,) = (n.op for n in out.nodes if isinstance(n.op, Conv2D))
+    assert conv.window.pads == (left or pads)
+    assert any(isinstance(n.op, Slice) for n in out.nodes) == (left is None)
+
+
+def test_a_convolution_that_others_read_is_not_cut() -> None:
+    g = G(1, 1, 9, 3)
+    y = g.do(Conv2D(Window((1, 3), pads=(0, 2, 0, 2))), g.x, g.reals(4, 1, 3, 3))
+    cut = g.do(Slice((0, 0, 0, 0), (1, 1, 9, 4), (1, 1, 1, 1)), y)
+    assert unchanged(FoldCrops(), g.graph(g.do(u.Relu(), cut), g.do(u.Relu(), y)))
 
 
 # LiftScales

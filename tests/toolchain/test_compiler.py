@@ -41,6 +41,23 @@ def test_stack_is_that_of_the_deepest_chain(name: str, tmp_path: Path) -> None:
     assert objects.stack_bytes("nothing") is None
 
 
+def test_stack_counts_what_assembly_pushes(tmp_path: Path) -> None:
+    text = """
+int f(int x);
+__attribute__((noinline)) static int g(int x) {
+    __asm__ volatile(".set g.pushed, 32\\n push {r0-r7}\\n add sp, #32" ::: "memory");
+    return x + 1;
+}
+int f(int x) { return g(x) + 2; }
+"""
+    both = (text, text.replace(".set g.pushed, 32\\n", ""))
+    with_it, without = (
+        compile_sources(Target.load("cortex-m4"), [source(tmp_path, t)], [], tmp_path / "out").stack_bytes("f")
+        for t in both
+    )
+    assert with_it is not None and without is not None and with_it == without + 32
+
+
 def test_stack_of_a_helper_is_an_allowance(tmp_path: Path) -> None:
     text = "double f(double a, double b);\ndouble f(double a, double b) { return a / b + 1.0; }\n"
     objects = compile_sources(Target.load("cortex-m0plus"), [source(tmp_path, text)], [], tmp_path / "out")
