@@ -33,7 +33,7 @@ from bitc.target import Target
 from bitc.toolchain import ZIG, build_model
 
 RESULTS = Committed("sparse.json")
-TARGETS = ("cortex-m4", "aarch64", "wasm32-simd128")
+TARGETS = ("cortex-m4", "cortex-m55", "aarch64", "wasm32-simd128")
 NETWORKS = ((0.25, 96), (0.5, 128))
 """Width of MobileNetV1, and of its images in pixels."""
 ZEROS = 0.9

@@ -24,6 +24,7 @@ from bitc.kernels import (
     conv_sparse_dsp,
     conv_sparse_fpu,
     conv_sparse_lanes,
+    conv_sparse_mve,
     conv_tiles,
     depthwise,
     depthwise_channels,
@@ -61,6 +62,7 @@ VARIANTS: tuple[Variant, ...] = (
     conv_sparse_codes.VARIANT,
     conv_sparse_dsp.VARIANT,
     conv_sparse_fpu.VARIANT,
+    conv_sparse_mve.VARIANT,
     conv_sparse_blocks.FLOATS,
     conv_sparse_blocks.CODES,
     conv_pairs.VARIANT,
@@ -94,7 +96,7 @@ VARIANTS: tuple[Variant, ...] = (
 
 ZEROS_SKIPPED = (
     *(m.VARIANT.name for m in (conv_sparse, conv_sparse_lanes, conv_sparse_codes, conv_sparse_dsp, conv_sparse_fpu)),
-    conv_pairs.VARIANT.name,
+    *(m.VARIANT.name for m in (conv_sparse_mve, conv_pairs)),
     conv_sparse_blocks.FLOATS.name,
     conv_sparse_blocks.CODES.name,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from bitc.kernels import (
     conv_sparse_dsp,
     conv_sparse_fpu,
     conv_sparse_lanes,
+    conv_sparse_mve,
     select,
 )
 from bitc.kernels.conv_sparse import stream
@@ -141,6 +143,22 @@ def test_fpu(chip: str, tile: int, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(conv_sparse, "LEAST", 0.0)
     monkeypatch.setattr(conv_sparse_fpu, "TILES", (tile,))
     check_row(conv_sparse_fpu.VARIANT, merge(graphs), target, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(("x", "tile"), [(INT8, 16), (UINT8, 8), (UINT8, 4)], ids=str)
+def test_mve(x: DType, tile: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    graphs = [
+        graph(rng, x, window, c, o, zeros)
+        for window in WINDOWS.values()
+        for c, o, zeros in ((1, 4, 0.5), (3, 1, 0.9), (31, 5, 0.7), (64, 19, 0.95), (300, 3, 0.995))
+    ]
+    graphs = [g for g in graphs if g.nodes[0].output.type.rows >= tile]
+    codes = graphs[-1].nodes[0]
+    graphs.append(single(replace(codes.op, epilogue=None), codes.input(0).type, codes.input(1).array))
+    monkeypatch.setattr(conv_sparse, "LEAST", 0.0)
+    monkeypatch.setattr(conv_sparse_mve, "TILES", (tile,))
+    check_row(conv_sparse_mve.VARIANT, merge(graphs), Target.load("cortex-m55"), tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("x", [INT8, UINT8], ids=str)
