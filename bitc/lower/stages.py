@@ -150,7 +150,7 @@ class StageLowering:
             row = ring.type.nbytes // ring.rows
             function = roll(step.rows * row, step.shift * row)
             found.append(Once(_Text(function, None, (ring,), (0,), self.parts.layer[maker[step.value]], None), (0,)))
-        return found
+        return _with_alive(found)
 
     def _row_of(self, make: Make, strip: Strip, after: Strip | None, rings: Mapping[Value, _Ring]) -> list[Once]:
         """One row: the columns that the strip before has kept, those that are made, and those kept for the next."""
@@ -296,6 +296,18 @@ def weights_of(steps: Sequence[Step]) -> int:
     operands = [a.operand for step in steps for a in step.args]
     packed = sum(o.data.nbytes for o in operands if isinstance(o, Packed) and o.is_weight)
     return packed + sum(o.type.nbytes for o in operands if isinstance(o, Value) and o.is_const)
+
+
+def _with_alive(items: Sequence[Once]) -> list[Once]:
+    """Calls with the bytes of line buffers that are needed after each."""
+    needed = set[_Ring]()
+    found: list[Once] = []
+    for item in reversed(items):
+        found.append(replace(item, alive=sum(ring.type.nbytes for ring in needed)))
+        if isinstance(item.key, _Text):
+            needed.update(o for o in item.key.operands if isinstance(o, _Ring))
+            needed.discard(item.key.fresh)
+    return found[::-1]
 
 
 class _Instances:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 from bitc.ir.graph import Graph, Node, Value
@@ -33,10 +33,23 @@ class _Rows:
     """What stages of the same nodes have in common, whatever their strips."""
 
     parts: Parts
-    plan: RowPlan
-    alive: frozenset[frozenset[Value]]
-    made: dict[Value, int]
-    """Rows of each value."""
+
+    @cached_property
+    def plan(self) -> RowPlan:
+        return self.parts.rows()
+
+    @cached_property
+    def alive(self) -> frozenset[frozenset[Value]]:
+        return _alive(self.parts, self.plan)
+
+    @cached_property
+    def made(self) -> dict[Value, int]:
+        """Rows of each value."""
+        found = dict.fromkeys((n.output for n in self.parts.nodes), 0)
+        for step in self.plan.steps:
+            if isinstance(step, Make):
+                found[self.parts.nodes[step.node].output] += 1
+        return found
 
 
 class StageEstimates:
@@ -70,7 +83,7 @@ class StageEstimates:
         found = strips(running)
         common = dict[Value, int]()
         for before, strip in pairwise(found):
-            for v in strip.made:
+            for v in (v for v in strip.made if v not in running.waiting):
                 common[v] = max(common.get(v, 0), _common(before, strip, v))
         return {v: store_bytes(v, columns) for v, columns in common.items() if columns}
 
@@ -78,13 +91,7 @@ class StageEstimates:
         outside = stage.keep - {n.output for n in self.nodes}
         key = stage.strips > 1, stage.block, outside  # what changes the nodes
         if key not in self._rows:
-            running = parts(self.graph, stage)
-            plan = running.rows()
-            made = dict.fromkeys((n.output for n in running.nodes), 0)
-            for step in plan.steps:
-                if isinstance(step, Make):
-                    made[running.nodes[step.node].output] += 1
-            self._rows[key] = _Rows(running, plan, _alive(running, plan), made)
+            self._rows[key] = _Rows(parts(self.graph, stage))
         rows = self._rows[key]
         return rows.parts.cut(stage), rows
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-LONGEST = 96
+import numpy as np
+from numpy.typing import NDArray
+
+LONGEST = 384
 """Items that the body of a loop may have."""
 
 
@@ -15,6 +18,8 @@ class Once:
 
     key: Hashable
     at: tuple[int, ...]
+    alive: int = field(default=0, compare=False)
+    """Bytes that are needed after it."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,10 @@ class Again:
     def at(self) -> tuple[int, ...]:
         return tuple(a for i in self.body for a in i.at)
 
+    @property
+    def alive(self) -> int:
+        return self.body[-1].alive if self.body else 0
+
 
 Folded = Once | Again
 
@@ -48,6 +57,8 @@ def fold(items: Sequence[Folded]) -> list[Folded]:
         for period in range(1, LONGEST + 1):
             if 2 * period > len(found):
                 break
+            if _longest_run(np.array(keys), period) < period:
+                continue
             found, keys = _fold(found, keys, period, numbers)
     return found
 
@@ -68,6 +79,12 @@ def _flat(item: Folded) -> tuple[Folded, ...]:
     if item.count == 1:
         return item.body
     return (replace(item, body=tuple(inner for i in item.body for inner in _flat(i))),)
+
+
+def _longest_run(keys: NDArray[np.int64], period: int) -> int:
+    """How many items one after the other, at most, are the same again after so many."""
+    others = np.flatnonzero(keys[period:] != keys[:-period])
+    return int(np.diff(others, prepend=-1, append=len(keys) - period).max()) - 1
 
 
 def _fold(
@@ -95,11 +112,30 @@ def _fold(
             if any(b - a != s for a, b, s in zip(last, following, steps, strict=True)):
                 break
             count, last = count + 1, following
-        loop = Again(count, tuple(items[i : i + period]), steps)
-        result.append(loop)
-        names.append(numbers.setdefault(loop.key, len(numbers)))
-        i += count * period
+        begin = i + _best_start(items, keys, i, period, count)
+        first, second = (_at(items, begin + k * period, period) for k in (0, 1))
+        steps = tuple(b - a for a, b in zip(first, second, strict=True))
+        loop = Again(count, tuple(items[begin : begin + period]), steps)
+        result += [*items[i:begin], loop]
+        names += [*keys[i:begin], numbers.setdefault(loop.key, len(numbers))]
+        i = begin + count * period
     return result, names
+
+
+def _best_start(items: Sequence[Folded], keys: Sequence[int], i: int, period: int, count: int) -> int:
+    """How many items later a loop of as many iterations should start: what is needed from one iteration to the next
+    takes its memory all the time, so the least should be."""
+    best, least = 0, items[i + period - 1].alive
+    for shift in range(1, period):
+        at = i + count * period + shift - 1  # what would come into the last iteration
+        if at >= len(items) or keys[at] != keys[i + shift - 1]:
+            break
+        before, last, new = (items[at - k * period].at for k in (2, 1, 0))
+        if any(c - b != b - a for a, b, c in zip(before, last, new, strict=True)):
+            break
+        if items[i + period + shift - 1].alive < least:
+            best, least = shift, items[i + period + shift - 1].alive
+    return best
 
 
 def _at(items: Sequence[Folded], start: int, count: int) -> tuple[int, ...]:

@@ -9,8 +9,10 @@ from bitc.ir.graph import Graph, Node, Value
 from bitc.ir.schedule import Stage, kept
 from bitc.ops.movement import Crop
 from bitc.schedule.blocks import in_blocks, splits
+from bitc.schedule.pools import across_and_down, is_divided
 from bitc.schedule.rows import RowPlan, image_inputs, plan_rows, window
 from bitc.schedule.totals import by_rows_of, is_dense
+from bitc.schedule.waiting import with_waiting
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,8 @@ class Parts:
     """Values of which all rows of a strip are made before the next value's: blocks of channels."""
     copies: Mapping[Value, Value]
     """Copies of columns of tensors from outside."""
+    waiting: frozenset[Value] = frozenset()
+    """Copies of rows that wait for late readers."""
     keep: frozenset[Value] = frozenset()
     """Values of which a strip keeps columns for the next."""
     strips: int = 1
@@ -38,7 +42,7 @@ class Parts:
 
     def rows(self) -> RowPlan:
         """Which row is made when."""
-        return plan_rows(self.nodes, self.whole, self.at_once)
+        return plan_rows(self.nodes, self.whole, self.at_once, self.waiting)
 
 
 def parts(graph: Graph, stage: Stage) -> Parts:
@@ -52,12 +56,17 @@ def parts(graph: Graph, stage: Stage) -> Parts:
     at_once: frozenset[Value] = frozenset()
     if stage.block:
         nodes, layer, at_once = _in_blocks(graph, stage)
-    nodes, layer = _with_totals(nodes, layer)
+    nodes, layer = _divided(nodes, layer)
+    whole, numbers = kept(graph, stage), iter(layer)
+    found, waiting = with_waiting(tuple(nodes), whole, at_once)
+    movers = [n for n in found if n.output in waiting]
+    nodes, layer = list(found), [len(layers) + movers.index(n) if n in movers else next(numbers) for n in found]
+    layers += movers
     copies: dict[Value, Value] = {}
     if stage.strips > 1:
-        nodes, layer, copies = _with_copies(stage, nodes, layer)
+        nodes, layer, copies = _with_copies(stage, nodes, layer, len(layers))
         layers += [n for n in nodes if n.output in copies.values()]
-    return Parts(tuple(nodes), tuple(layers), tuple(layer), kept(graph, stage), at_once, copies).cut(stage)
+    return Parts(tuple(nodes), tuple(layers), tuple(layer), whole, at_once, copies, waiting).cut(stage)
 
 
 def _in_blocks(graph: Graph, stage: Stage) -> tuple[list[Node], list[int], frozenset[Value]]:
@@ -81,18 +90,23 @@ def _in_blocks(graph: Graph, stage: Stage) -> tuple[list[Node], list[int], froze
     return nodes, layer, frozenset(at_once)
 
 
-def _with_totals(nodes: Sequence[Node], layer: Sequence[int]) -> tuple[list[Node], list[int]]:
-    """Means, and dense layers of what is made within the stage, as nodes that add up rows and such that finish."""
+def _divided(nodes: Sequence[Node], layer: Sequence[int]) -> tuple[list[Node], list[int]]:
+    """Means, and dense layers of what is made within the stage, as nodes that add up rows and such that finish; max
+    pools of that as two nodes."""
     made = {n.output for n in nodes}
     found: list[tuple[Node, int]] = []
     for node, k in zip(nodes, layer, strict=True):
-        whole = is_dense(node) and node.input(0) not in made
-        found += [(n, k) for n in ((node,) if whole else by_rows_of(node))]
+        within = node.input(0) in made
+        if within and is_divided(node):
+            steps = across_and_down(node)
+        else:
+            steps = (node,) if is_dense(node) and not within else by_rows_of(node)
+        found += [(n, k) for n in steps]
     return [n for n, _ in found], [k for _, k in found]
 
 
 def _with_copies(
-    stage: Stage, nodes: Sequence[Node], layer: Sequence[int]
+    stage: Stage, nodes: Sequence[Node], layer: Sequence[int], first: int
 ) -> tuple[list[Node], list[int], dict[Value, Value]]:
     made = {n.output for n in nodes}
     copies: dict[Value, Value] = {}
@@ -109,7 +123,7 @@ def _with_copies(
             if x not in copies:
                 copies[x] = Value(f"{x.name}.window", x.type)
                 found.append(Node(Crop((x.shape[1], x.shape[2])), (x,), (copies[x],), f"columns of {x.name}"))
-                numbers.append(len(stage.nodes) + len(copies) - 1)
+                numbers.append(first + len(copies) - 1)
             inputs[i] = copies[x]
         found.append(replace(n, inputs=tuple(inputs)) if tuple(inputs) != n.inputs else n)
         numbers.append(k)

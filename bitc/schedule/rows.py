@@ -129,16 +129,37 @@ def reads_own_pixels(nodes: Sequence[Node]) -> bool:
     return any(v in made for n in nodes if not is_mean(n) for i, v in enumerate(n.inputs) if i not in image_inputs(n))
 
 
-def plan_rows(nodes: Sequence[Node], whole: Sequence[Value], at_once: Collection[Value] = ()) -> RowPlan:
+def plan_rows(
+    nodes: Sequence[Node], whole: Collection[Value], at_once: Collection[Value] = (), waiting: Collection[Value] = ()
+) -> RowPlan:
     """Simulate the nodes of a stage, which have passed `why_not`. Values that are `whole` are stored as tensors; of
-    those `at_once`, the first demand makes all rows."""
-    return _Simulation(nodes, whole, at_once).run()
+    those `at_once`, the first demand makes all rows. `waiting`: copies of values, made before a row is overwritten, or
+    as soon as a reader of the copy has made room."""
+    return _Simulation(nodes, whole, at_once, waiting).run()
+
+
+def late_readers(
+    nodes: Sequence[Node], whole: Collection[Value], at_once: Collection[Value] = ()
+) -> Mapping[Value, Collection[tuple[int, int]]]:
+    """Who still needs rows of a value when its next row is made: numbers of nodes, and of their inputs."""
+    simulation = _Simulation(nodes, whole, at_once, ())
+    simulation.make_all()
+    return simulation.late
 
 
 class _Simulation:
-    def __init__(self, nodes: Sequence[Node], whole: Sequence[Value], at_once: Collection[Value]) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        whole: Collection[Value],
+        at_once: Collection[Value],
+        waiting: Collection[Value],
+    ) -> None:
         self.nodes = nodes
-        self.whole, self.at_once = set(whole), at_once
+        self.whole, self.at_once, self.waiting = set(whole), at_once, waiting
+        self.moves = {n.input(0): n.output for n in nodes if n.output in waiting}
+        """Values whose rows are moved, and where to."""
+        self.late: dict[Value, set[tuple[int, int]]] = {}
         self.maker = {n.output: k for k, n in enumerate(nodes)}
         self.images = [image_inputs(n) for n in nodes]
         self.readers: dict[Value, list[tuple[int, int]]] = {}
@@ -168,9 +189,12 @@ class _Simulation:
 
     def lowest(self, v: Value) -> int | None:
         """The lowest row of v that will still be read; None if there is none."""
-        tops = [self.windows[k, i][self.needed[k][self.next[k]]][0]
-                for k, i in self.readers.get(v, ()) if self.next[k] < len(self.needed[k])]  # fmt: skip
-        return min(tops, default=None)
+        return min(self._tops(v).values(), default=None)
+
+    def _tops(self, v: Value) -> dict[tuple[int, int], int]:
+        """The lowest row of v that each of its readers will still read."""
+        return {(k, i): self.windows[k, i][self.needed[k][self.next[k]]][0]
+                for k, i in self.readers.get(v, ()) if self.next[k] < len(self.needed[k])}  # fmt: skip
 
     def demand(self, v: Value, bottom: int) -> None:
         """Make the needed rows of v above `bottom`."""
@@ -183,32 +207,54 @@ class _Simulation:
 
     def make(self, k: int) -> None:
         row = self.needed[k][self.next[k]]
+        y = self.nodes[k].output
+        if y in self.moves:
+            self.demand(self.moves[y], row)
         windows = {i: self.windows[k, i][row] for i in self.images[k]}
         for i, (_, bottom) in windows.items():
             self.demand(self.nodes[k].input(i), bottom)
-        y = self.nodes[k].output
         if y not in self.whole:
-            low = self.lowest(y)
+            tops = self._tops(y)
+            low = min(tops.values(), default=None)
             if isinstance(self.nodes[k].op, Rows) and (low is None or low > row):
                 self.log.append(None)
                 self.next[k] += 1
                 return
             assert low is not None and low <= row
+            self.late.setdefault(y, set()).update(reader for reader, top in tops.items() if top < row)
             self.capacity[y] = max(self.capacity.get(y, 0), self._in_output(k, row) + 1 - low)
         lows = {} if y in self.whole else {y: self.lowest(y) or 0}
         self.log.append((k, row, tuple(windows.get(i) for i in range(len(self.nodes[k].inputs))), lows))
         self.next[k] += 1
+        for i in windows:
+            if self.nodes[k].input(i) in self.waiting:
+                self._refill(self.nodes[k].input(i))
+
+    def _refill(self, v: Value) -> None:
+        """Move rows that are there to those that wait, as far as that takes no more room than before."""
+        k = self.maker[v]
+        source = self.maker[self.nodes[k].input(0)]
+        there = self.needed[source][self.next[source] - 1]
+        while self.next[k] < len(self.needed[k]):
+            row, low = self.needed[k][self.next[k]], self.lowest(v)
+            if row > there or low is None or row + 1 - low > self.capacity[v]:
+                return
+            self.make(k)
 
     def _in_output(self, k: int, row: int) -> int:
         """The row of its output that node k writes."""
         return 0 if adds_up(self.nodes[k]) else row
 
-    def run(self) -> RowPlan:
+    def make_all(self) -> None:
+        """Make what is needed, in order."""
         for v in reversed([n.output for n in self.nodes if n.output in self.whole]):
             self.demand(v, v.shape[1])
         for n in self.nodes:
             if isinstance(n.op, Rows):
                 self.demand(n.output, n.output.shape[1])  # what is left, for nobody
+
+    def run(self) -> RowPlan:
+        self.make_all()
         base: dict[Value, int] = {}
         top: dict[Value, int] = {}
         steps: list[Make | Roll | Drop] = []

@@ -56,7 +56,7 @@ windows = st.tuples(axis((1, 2, 3, 3, 5)), axis((1, 2, 3, 3))).map(
 )
 layers = st.builds(
     Layer,
-    st.sampled_from(["conv", "conv", "depthwise", "max", "average", "pointwise", "residual", "mean", "dense"]),
+    st.sampled_from(["conv", "conv", "depthwise", "max", "average", "pointwise", "residual", "late", "mean", "dense"]),
     windows,
     st.sampled_from([FLOAT32, INT8, BIT1, TERN]),
     st.sampled_from([1, 3, 8, 33]),
@@ -92,7 +92,7 @@ class Net(Builder):
 
     def layer(self, v: Value, layer: Layer) -> Value | None:
         oh, ow = layer.window.out_size((v.shape[1], v.shape[2]))
-        if layer.kind not in ("pointwise", "residual", "mean", "dense") and min(oh, ow) < 1:
+        if layer.kind not in ("pointwise", "residual", "late", "mean", "dense") and min(oh, ow) < 1:
             return None
         if layer.kind == "conv":
             return self.conv(v, layer.window, layer.gives, layer.channels, 1)
@@ -110,17 +110,24 @@ class Net(Builder):
         if layer.kind == "mean" and v.type.dtype.is_float:
             everything = Window((v.shape[1], v.shape[2]))
             return self.emit(AveragePool(everything) if layer.seed % 2 else ReduceMean((1, 2)), v)
-        if layer.kind == "residual":
-            return self.residual(v, layer)
+        if layer.kind in ("residual", "late"):
+            return self.residual(v, layer, layer.kind == "late")
         if layer.kind == "pointwise" and v.type.dtype.is_float:
             epilogue, params = self.epilogue(v.type, layer.gives)
             return self.emit(Requantize(epilogue), self.emit(Relu(), v), *params) if epilogue else None
         return None
 
-    def residual(self, v: Value, layer: Layer) -> Value | None:
+    def residual(self, v: Value, layer: Layer, late: bool = False) -> Value | None:
+        """v + conv(v); `late`: what v is read for first needs single rows of it, so that the sum is behind."""
         k = layer.window.kernel
         same = Window(k, (1, 1), ((k[0] - 1) // 2, (k[1] - 1) // 2, k[0] // 2, k[1] // 2))
-        t = self.conv(v, same, v.type.dtype, v.type.channels, 1)
+        x = v
+        if late and v.type.dtype.is_float:
+            _, params = self.epilogue(v.type, BIT1)
+            x = self.emit(Requantize(BIT), v, *params)
+        elif late:
+            x = self.conv(v, Window(), v.type.dtype, layer.channels, 1)
+        t = self.conv(x, same, v.type.dtype, v.type.channels, 1)
         if v.type.dtype is INT8:
             return self.emit(AddRequant(1, 2**20, -3, 2**19 + 1, 20, CODES), t, v)
         return self.emit(Add(), v, t) if v.type.dtype.is_float else t

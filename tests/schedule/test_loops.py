@@ -58,3 +58,14 @@ def test_loops_nest() -> None:
     assert isinstance(outer, Again) and (outer.count, outer.steps) == (5, (100, -1))
     inner = outer.body[0]
     assert isinstance(inner, Again) and (inner.count, inner.steps) == (3, (7,))
+
+
+def test_loops_start_where_least_is_needed_from_one_iteration_to_the_next() -> None:
+    """Without one iteration less: as far as what follows goes on in the same way."""
+    body = [("a", 9), ("b", 9), ("c", 1), ("d", 9), ("e", 5)]
+    calls = [Once(key, (i,), alive) for i in range(4) for key, alive in body]
+    for more, start in ((3, "d"), (2, "a")):
+        folded = fold([*calls, *(Once(key, (4,), alive) for key, alive in body[:more])])
+        (loop,) = (f for f in folded if isinstance(f, Again))
+        first = loop.body[0]
+        assert loop.count == 4 and isinstance(first, Once) and first.key == start
