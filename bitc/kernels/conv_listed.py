@@ -173,10 +173,12 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "long": max(most, outside) >= STEP,
         "sums": {(size, low): accumulate(size, 1, width - low) for size in (STEP, SHORT) for low in (0, 1)},
         "x_word": x.type.layout.word,
-        "x_row": x.type.row_words,
+        "x_words": x.type.row_words,
+        "x_row": x.type.row_step,
         "last": (1 << (channels - 1) % x.type.layout.word + 1) - 1,
         "y_word": y.type.layout.word,
-        "y_row": y.type.row_words if e["word"] else y.type.channels,
+        "y_words": y.type.row_words if e["word"] else 0,
+        "y_row": y.type.row_step,
     }
     uses = ("bitc_defs.h", "isa/adders.j2", "isa/listed.j2")
     return (Step(VARIANT.name, "kernels/conv_listed.j2", args, context, uses),)
@@ -208,4 +210,4 @@ def cost(node: Node, target: Target) -> float:
     return sum(n * prices.get(term, 10.0) for term, n in work(node, target).items())
 
 
-VARIANT = Variant("conv_listed", (Conv2D,), accepts, build, cost, work, sums_bases=True)
+VARIANT = Variant("conv_listed", (Conv2D,), accepts, build, cost, work, sums_bases=True, apart="xy")

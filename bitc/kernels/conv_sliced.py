@@ -204,9 +204,11 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "edge_words": rows.shape[1],
         "keep": max(geo.kh - geo.sy, 0) if geo.dy == 1 else 0,
         "x_word": x.type.layout.word,
-        "x_row": x.type.row_words,
+        "x_words": x.type.row_words,
+        "x_row": x.type.row_step,
         "y_word": y.type.layout.word,
-        "y_row": y.type.row_words if e["word"] else y.type.channels,
+        "y_words": y.type.row_words if e["word"] else 0,
+        "y_row": y.type.row_step,
         "any_odd": bool(rows[:, -1].any()),
     }
     uses = ("bitc_defs.h", "isa/adders.j2", "isa/sliced.j2")
@@ -285,4 +287,4 @@ def cost(node: Node, target: Target) -> float:
     return sum(n * prices.get(term, 10.0) for term, n in work(node, target).items())
 
 
-VARIANT = Variant("conv_sliced", (Conv2D,), accepts, build, cost, work, sums_bases=True)
+VARIANT = Variant("conv_sliced", (Conv2D,), accepts, build, cost, work, sums_bases=True, apart="xy")

@@ -47,6 +47,10 @@ def row_bytes(x: TensorType) -> int:
     return x.row_words * x.layout.word // 8
 
 
+def step_bytes(x: TensorType) -> int:
+    return x.row_step * x.layout.word // 8
+
+
 def words(x: TensorType, channels: int, isa: TileIsa) -> list[int]:
     """Channels per step: the words of the ISA that divide rows, and groups of them."""
     whole = channels == x.channels
@@ -104,7 +108,7 @@ def tilings(node: Node, target: Target) -> list[Tiling]:
         for isa in _isas(node, target)
         for word in words(x, w.channels, isa)
         for tail in _tails(node, word, isa)
-        for offer in Tiling.offers(isa, geo, word, w.channels, row_words(x, word, isa), outputs, w.dtype.planes, tail)
+        for offer in Tiling.offers(isa, geo, word, w.channels, _adjacent(x, word, isa), outputs, w.dtype.planes, tail)
         if _whole(offer, bases(op.epilogue))
     ]
     return min(offers, key=lambda offer: sum(plan.instructions for plan in offer) * (TWICE if len(offer) > 1 else 1))
@@ -168,12 +172,12 @@ def _part(node: Node, e: dict[str, Any], params: tuple[Arg, ...], plan: Tiling, 
     weights.view(np.uint8)[: size - plan.w_beyond] = np.concatenate(packed)
     args = [out(node), Arg("x", x), Arg("w", Packed(weights)), *params]
     x_step = 2 if isa.expanded else plan.word // 8
-    x_row = row_words(x.type, plan.word, isa) * x_step
+    x_row = row_words(x.type, plan.word, isa) * x_step if isa.expanded else step_bytes(x.type)
     if isa.expanded:
         args.append(scratch("spread", x.type.rows * x_row, np.uint8))
     if plan.tail:
         args.append(scratch("tails", plan.geo.pixels * plan.tail_steps * plan.word // 8, np.uint8))
-    y_row = row_bytes(y) if e["word"] else y.channels
+    y_row = step_bytes(y) if e["word"] else y.row_step
     last = first + plan.outputs == per_group
     context: dict[str, Any] = {
         **plan.geo.context,
@@ -186,13 +190,14 @@ def _part(node: Node, e: dict[str, Any], params: tuple[Arg, ...], plan: Tiling, 
         "groups": op.group,
         "per_group": per_group,
         "x_rows": x.type.rows,
-        "x_row_bytes": row_bytes(x.type),
+        "x_row_bytes": step_bytes(x.type),
         "x_row": x_row,
         "x_step": x_step,
         "regions": [_numbers(r, plan, x_row, w.shape[3]) for r in plan.regions],
         "y_t": "unsigned char" if e["word"] else e["out_t"],
         "sums": min(plan.outputs, plan.lanes * plan.blocks) // count,
         "y_row": y_row,
+        "y_planes": y.dtype.planes,
         "y_plane": e["words"] * e["word"] // 8,
         "y_used": -(-y.channels // 8) if last else e["words"] * e["word"] // 8,
     }
@@ -254,6 +259,11 @@ def _thresholds(signs: Array, valid: Array, params: dict[str, Any]) -> tuple[Arr
     return signs ^ flip[:, None, None, None], np.stack(tables)
 
 
+def _adjacent(x: TensorType, word: int, isa: TileIsa) -> int:
+    """Words from a pixel to the next one; 0: there is something between them."""
+    return 0 if x.layout.pitch and not isa.expanded else row_words(x, word, isa)
+
+
 def cost(node: Node, target: Target) -> float:
     assert isinstance(node.op, Conv2D)
     return node.op.group * sum(plan.instructions for plan in tilings(node, target))
@@ -268,4 +278,4 @@ def work(node: Node, target: Target) -> Work:
     return terms | {term: op.group * sum(plan.work[term] for plan in plans) for term in plans[0].work}
 
 
-VARIANT = Variant("conv_tiles", (Conv2D,), accepts, build, cost, work, sums_bases=True)
+VARIANT = Variant("conv_tiles", (Conv2D,), accepts, build, cost, work, sums_bases=True, apart="xy")

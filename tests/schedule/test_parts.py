@@ -46,7 +46,7 @@ from tests.kernels.harness import (
     run_on_target,
     shared_library,
 )
-from tests.schedule.drawn import Case, Net, cases
+from tests.schedule.drawn import BIT, Case, Net, cases
 
 
 def part(b: Builder, v: Value, axis: int, start: int, stop: int) -> Value:
@@ -211,7 +211,7 @@ def check_rows(found: list[Case], target: Target, folder: Path) -> None:
         assert_same(got[name], expected, name)
 
 
-@pytest.mark.parametrize("target", ["portable", "cortex-m4", "cortex-m0plus"])
+@pytest.mark.parametrize("target", ["portable", "cortex-m4", "x86-64-v3", "aarch64", "wasm32-simd128"])
 def test_rows_apart_of_other_operators(target: str, tmp_path: Path) -> None:
     """Rows that nets of `cases` have no layers for: weights of few bits, look-ups, what codes mean."""
     chip = portable() if target == "portable" else Target.load(target)
@@ -219,7 +219,7 @@ def test_rows_apart_of_other_operators(target: str, tmp_path: Path) -> None:
         pytest.skip(reason)
     net = Net(3)
     codes = Value("codes", TensorType((1, 4, 3, 16), INT8))
-    signs = Value("signs", TensorType((1, 4, 3, 32), BIT1, quant=Quant.two_valued(-1, 1)))
+    signs = Value("signs", TensorType((1, 4, 3, 64), BIT1, quant=Quant.two_valued(-1, 1)))
     inputs = [codes, signs]
     outputs = [net.emit(Lookup(), codes, net.const(np.arange(-128, 128).astype(np.int8)[::-1].copy()))]
     outputs.append(net.emit(Dequantize(Quant((0.5,))), codes))
@@ -229,6 +229,10 @@ def test_rows_apart_of_other_operators(target: str, tmp_path: Path) -> None:
             t = TensorType((7, *window.kernel, 16), kind)
             w = Value(net.unique("w"), t, random_array(t, net.rng))
             outputs.append(net.emit(Conv2D(window), codes, w))
+            outputs += [net.conv(signs, window, gives, 64, 1) for gives in (BIT1, FLOAT32)]
+            t = TensorType((64, *window.kernel, 64), kind)
+            w, around = Value(net.unique("w"), t, random_array(t, net.rng)), net.const(np.zeros(64, np.int32))
+            outputs.append(net.emit(Conv2D(window, epilogue=BIT), signs, w, around))
     check_rows([Case(Graph("net", tuple(inputs), tuple(outputs), tuple(net.nodes)), 0, 0, 1, 0, 0)], chip, tmp_path)
 
 
