@@ -317,10 +317,10 @@ class _Lowering:
             return False
         y, x = (a.operand for a in step.args)
         assert isinstance(y, Value) and isinstance(x, Value)
-        if step.part.row:
-            return self.parts.within.get(self.parts.original(x)) == (self.parts.original(y), step.part)
         to, at = self._operand(y, ""), self._operand(x, "")
-        return at.root is to.root and at.start == to.start + step.part.at
+        start = to.start + self.offsets.get(to, 0) + step.part.at
+        same = at.root is to.root and at.start + self.offsets.get(at, 0) == start
+        return same and x.type.layout.pitch == step.part.row
 
     def _layer(
         self,
@@ -346,6 +346,12 @@ class _Lowering:
     def _call(self, step: Step, node: Node, layer: int) -> Call:
         name = node.output.name
         args = tuple(self._place(self._operand(a.operand, f"{name}_{a.name}")) for a in step.args)
+        starts = [(p.buffer.root, p.buffer.start + p.offset) for p in args]
+        if starts[0] in starts[1:]:  # copied from one place of a tensor to another: one pointer, without `restrict`
+            met = (
+                replace(a, overlay=a.overlay or start == starts[0]) for a, start in zip(step.args, starts, strict=True)
+            )
+            step = replace(step, args=tuple(met))
         call = step.call(step.function, args, layer)
         dense = tuple(o for o in call.overlaps if not {args[i].buffer for i in o[:2]} & self.offsets.keys())
         return replace(call, overlaps=dense)

@@ -14,7 +14,7 @@ from bitc.ir.graph import Graph, Node, Value
 from bitc.kernels import Selection
 from bitc.kernels.movement import cut
 from bitc.kernels.step import Built, Part, View
-from bitc.ops.movement import Concat, Slice
+from bitc.ops.movement import Concat, Reshape, Slice
 from bitc.target import Target
 
 
@@ -22,9 +22,9 @@ class Apart(enum.Enum):
     """Which parts of rows lie where the whole lies."""
 
     MADE = "made"
-    """Those that nothing else reads."""
+    """Those that a kernel computes and nothing else reads."""
     READ = "read"
-    """Those that others read as well."""
+    """Those that others read as well, and parts of parts."""
     CUT = "cut"
     """And those that are cut out of a tensor."""
 
@@ -54,9 +54,12 @@ class Parts:
     """Values that are made, or found, as parts of another one, and where."""
     as_it_lies: dict[Value, Value] = field(default_factory=dict)
     """Values whose rows lie apart, as the kernels take them."""
+    number: dict[Node, int] = field(default_factory=dict)
+    """When each node runs."""
     _original: dict[Value, Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.number = {n: i for i, n in enumerate(self.alone)}
         self.built = {n: self.selection[n].build(n, self.target) for n in self.alone}
         self.views = {n.output: n.input(0) for n in self.alone if isinstance(self.built[n], View)}
 
@@ -87,6 +90,8 @@ class Parts:
         return replace(node, inputs=inputs, outputs=tuple(self.as_it_lies.get(v, v) for v in node.outputs))
 
     def _join(self, node: Node) -> None:
+        if self.apart is Apart.CUT:
+            self._take_over(node)
         for v, part in self._parts(node):
             owner = self.owner(v)
             computed = owner in self.graph.producers and owner.type.nbytes == v.type.nbytes
@@ -96,6 +101,49 @@ class Parts:
                 continue
             if not part.row or self._made_apart(v, node, part.row):
                 self.within[owner] = node.output, part
+
+    def _take_over(self, join: Node) -> None:
+        """Make the result of a Concat in the tensor that an operand is cut out of, where that operand lies there as it
+        does in the result, and nothing else of the tensor is read when other operands are made: half of it goes through
+        a block as it is."""
+        y = join.output
+        if y in self.within or y in self.placed:
+            return
+        for v, part in self._parts(join):
+            node = self.graph.producers.get(v)
+            if node is None or v in self.within or not isinstance(node.op, Slice) or isinstance(self.built[node], View):
+                continue
+            x, same = node.input(0), cut(node) == part
+            whole = self.owner(x)
+            same = same and x.shape == y.shape and x.type.layout == y.type.layout and whole.type.nbytes == y.type.nbytes
+            if same and self._is_free(whole, v, join) and self._apart(v, self.graph.consumers[v], part.row):
+                self.within[v], self.within[y] = (x, part), (whole, Part(0))
+                self.built[node] = View()
+                return
+
+    def _is_free(self, x: Value, v: Value, join: Node) -> bool:
+        """Whether x is a tensor of its own of which nothing but v is read when the other operands of a Concat are made,
+        or later."""
+        maker = self.graph.producers.get(x)
+        if maker not in self.number or x in self.placed or x in self.graph.outputs:
+            return False
+        others = [self.graph.producers.get(u) for u in join.inputs if u is not None and u is not v]
+        known = [n for n in others if n in self.number and not isinstance(n.op, Concat | Slice | Reshape)]
+        if len(known) != len(join.inputs) - 1:
+            return False
+        first = min((self.number[n] for n in known), default=-1)
+        return all(self._is_done(n, v, first) for n in self.graph.consumers[x])
+
+    def _is_done(self, node: Node, v: Value, before: int) -> bool:
+        """Whether a reader of a tensor, and all that may read it as a view, run before another node; but for v."""
+        y = node.output
+        if y is v:
+            return True
+        if isinstance(node.op, Concat) or y in self.graph.outputs or self.number.get(node, before) >= before:
+            return False
+        if not isinstance(self.built[node], View) and not isinstance(node.op, Slice):
+            return True
+        return all(self._is_done(n, v, before) for n in self.graph.consumers[y])
 
     def _parts(self, node: Node) -> Iterator[tuple[Value, Part]]:
         """Operands of a Concat that it copies to one place each."""
@@ -118,7 +166,9 @@ class Parts:
 
     def _made_apart(self, v: Value, join: Node, row: int) -> bool:
         maker, readers = self.graph.producers.get(v), self.graph.consumers.get(v, [])
-        if maker is None or join.inputs.count(v) > 1 or (len(readers) > 1 and self.apart is Apart.MADE):
+        if maker is None or join.inputs.count(v) > 1:
+            return False
+        if self.apart is Apart.MADE and (len(readers) > 1 or isinstance(maker.op, Concat | Slice)):
             return False
         return self._apart(v, [maker, *readers], row)
 
