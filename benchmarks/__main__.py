@@ -27,8 +27,7 @@ def main() -> None:
         print(sparse.table(gains), sparse.layers_table(gains), sep="\n\n")
         return
     if command == "compression":
-        compression.RESULTS.write(methods := compression.run(names))
-        print(compression.table(methods))
+        print(compression.table(compression.run(names)))
         return
     if command == "fit":
         fit.fit(names)

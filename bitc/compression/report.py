@@ -81,7 +81,9 @@ def search_file(
             f"no mix of steps that loses at most {request.max_drop:g} fits",
             where=request.target.name,
             hint="allow more with --max-drop, or take a larger chip",
-            detail="\n".join(f"{p['step']} {p['layer']}: {p['score']:.4f}, {p['weights']:,} bytes" for p in path),
+            detail="\n".join(
+                f"{p['step']} {p['layer']}: {p['score']:.4f}, {p['weights']:,} bytes; {p['why']}" for p in path
+            ),
         )
     journal.unlink(missing_ok=True)
     calibration = problem.calibration()

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from bitc.errors import InvalidModel
 from bitc.frontend.attributes import Attributes
 from bitc.frontend.plain import fold_constants, fold_factors
 from bitc.frontend.silence import channel_sizes, silence
@@ -124,8 +125,7 @@ class EditableModel:
     def set_bias(self, layer: Layer, bias: Floats) -> None:
         """Give it the bias ``[O]``; a MatMul gets an Add behind it."""
         node = self._node_of[layer.name]
-        dtype = helper.tensor_dtype_to_np_dtype(self._tensors[self._weight_name(layer)].data_type)
-        old = self._bias_name(layer)
+        dtype, old = self._dtype(layer), self._bias_name(layer)
         name = old if old and self._uses.get(old, 0) == 1 else self._unique(f"{layer.name}.bias")
         self._tensors[name] = numpy_helper.from_array(np.asarray(bias, dtype), name)
         self._uses[name] = 1
@@ -169,15 +169,21 @@ class EditableModel:
         self._tensors[name] = numpy_helper.from_array(values, name)
 
     def two_levels(self, layer: Layer, threshold: float, low: float, high: float) -> None:
-        """Make the layer's input two-valued: `high` where ``x >= threshold``, else `low`. Needs opset 12."""
+        """Make the layer's input two-valued: `high` where ``x >= threshold``, else `low`. Raises InvalidModel below
+        opset 9, which can not say so."""
+        if self.opset < 9:
+            hint = "export with opset 9 or newer"
+            raise InvalidModel(f"opset {self.opset} has no Where to binarize with", where=layer.name, hint=hint)
         node = self._node_of[layer.name]
-        base = f"{layer.name}.levels"
+        base, dtype = f"{layer.name}.levels", self._dtype(layer)
         names = [self._unique(f"{base}.{part}") for part in ("threshold", "low", "high", "mask", "out")]
         for name, value in zip(names[:3], (threshold, low, high), strict=True):
-            self._tensors[name] = numpy_helper.from_array(np.asarray(value, np.float32), name)
+            self._tensors[name] = numpy_helper.from_array(np.asarray(value, dtype), name)
             self._uses[name] = 1
-        compare = helper.make_node("GreaterOrEqual", [node.input[0], names[0]], [names[3]], name=self._unique(base))
-        choose = helper.make_node("Where", [names[3], names[2], names[1]], [names[4]], name=self._unique(base))
+        older = self.opset < 12  # only the opposite of GreaterOrEqual
+        op, levels = ("Less", names[1:3]) if older else ("GreaterOrEqual", names[2:0:-1])
+        compare = helper.make_node(op, [node.input[0], names[0]], [names[3]], name=self._unique(base))
+        choose = helper.make_node("Where", [names[3], *levels], [names[4]], name=self._unique(base))
         at = list(self._graph.node).index(node)
         self._graph.node.insert(at, choose)
         self._graph.node.insert(at, compare)
@@ -249,6 +255,10 @@ class EditableModel:
 
     def _weight_name(self, layer: Layer) -> str:
         return str(self._node_of[layer.name].input[1])
+
+    def _dtype(self, layer: Layer) -> np.dtype[Any]:
+        """The type in which it computes."""
+        return helper.tensor_dtype_to_np_dtype(self._tensors[self._weight_name(layer)].data_type)
 
     def _bias_name(self, layer: Layer) -> str:
         node = self._node_of[layer.name]

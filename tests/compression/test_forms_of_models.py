@@ -113,6 +113,22 @@ def test_any_export_is_ternary_and_int8(name: str, tmp_path: Path) -> None:
     assert len(codes) == 3 and all(set(np.unique(c)) == {-127, 0, 127} for c in codes)
 
 
+@pytest.mark.parametrize("name", ["opset 9", "all float16", "no names"])
+def test_any_export_is_binary(name: str, tmp_path: Path) -> None:
+    """Weights and activations: comparisons differ by opset, constants by type."""
+    result = compress(tmp_path, MODELS[name](), "binarize:activations=sign")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(bitc("inspect", tmp_path / "small.onnx", "--shape", "x=1x3x10x10").stdout)
+    assert len(found["binary"]) == 1
+    verified = bitc("verify", tmp_path / "small.onnx", "--inputs", tmp_path / "data.npz", "--samples", 1)
+    assert verified.exit_code == 0, verified.stderr
+
+
+def test_an_opset_without_comparisons_is_told(tmp_path: Path) -> None:
+    result = compress(tmp_path, model(layers(), opset=8), "binarize:activations=sign")
+    assert result.exit_code == 3 and "opset 8 has no Where" in result.stderr and "c2" in result.stderr
+
+
 def dense_block() -> ModelProto:
     """Two layers on a concatenation, batch norms in front of each and behind the last."""
     ones, some = np.ones(24, np.float32), RNG.normal(size=24).astype(np.float32)

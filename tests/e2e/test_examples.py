@@ -17,6 +17,7 @@ from bitc.target import Target
 ROOT = Path(__file__).resolve().parents[2]
 BUDGETS = ROOT / "tests" / "golden" / "budgets.json"
 EXAMPLES = {p.parent.name: p for p in sorted((ROOT / "examples").glob("*/*.onnx"))}
+FLOAT = ("fashion_float", "fashion_resnet")
 SLACK = {"arena_bytes": 0, "weights_bytes": 0, "code_bytes": 0.01, "stack_bytes": 0.01, "instructions": 0.01}
 """By how much each figure may grow over its budget, relative; what no compiler decides may not grow at all."""
 
@@ -29,14 +30,14 @@ def bitc(*args: object) -> dict[str, Any]:
 
 
 def test_the_examples_are_there() -> None:
-    assert list(EXAMPLES) == ["fashion_cnn", "fashion_float", "mnist_mlp"]
+    assert list(EXAMPLES) == ["fashion_cnn", "fashion_float", "fashion_resnet", "mnist_mlp"]
 
 
 def _cases() -> Iterator[Any]:
     """Every example on every target; float arithmetic in software takes the emulators long."""
     for example in EXAMPLES:
         for target in Target.available():
-            slow = example == "fashion_float" and "fpu" not in Target.load(target).features
+            slow = example in FLOAT and "fpu" not in Target.load(target).features
             if target != "host":
                 yield pytest.param(example, target, marks=[pytest.mark.full] if slow else [])
 
@@ -50,7 +51,7 @@ def test_verified_and_within_budget(example: str, target: str, update_golden: bo
         _check_budget(example, target, report, update_golden)
         pytest.skip(f"compiled, not run: {reason}")
     count = 48 if chip.runner.kind == "host" else 2
-    room = ("--ram", "128k") if chip.memory.ram is not None and chip.memory.ram < 2**16 else ()  # for the float example
+    room = ("--ram", "128k") if chip.memory.ram is not None and chip.memory.ram < 2**16 else ()  # for floats
     inputs = ("--inputs", model.with_name("images.npz"), "--samples", count)
     report = bitc("verify", model, "--target", target, *inputs, *room)
     assert report["ok"] and report["samples"] == count and report["ties"] == 0
