@@ -9,7 +9,7 @@ and pools up to the quantizer, which becomes a threshold on its root (see `thres
 become two bit planes; integer inputs (an 8-bit image) are taken as integers; real inputs stay real against weight bits.
 
 Weights ``{-s, 0, s}`` are trits, in all of these; up to 15 evenly spaced ones are small integers where the input is
-codes. Weights ``±a ± b`` (a residual binary kernel) are two binary convolutions:
+codes. Weights ``±a ± b`` (a residual binary kernel) are two binary convolutions, ``±a ± b ± c`` three:
 
     sum x[k] * (a[o]*b1[o,k] + b[o]*b2[o,k])  =  a[o] * acc1 + b[o] * acc2
 
@@ -113,9 +113,11 @@ class Binarize:
             return None
         ctx.binary.append(Found(node.origin, f"{codes.form} x weights {_weights_form(found)}"))
         if isinstance(found, ResidualWeights | PartialWeights):
-            sides = (found.first, found.second) if isinstance(found, ResidualWeights) else (found.bits, found.rest)
-            parts = [_product(rw, node, side, codes) for side in sides]
-            return rw.emit(Add(), *parts, at=node.origin, name=node.output.name)
+            sides = found.bases if isinstance(found, ResidualWeights) else (found.bits, found.rest)
+            total, *parts = (_product(rw, node, side, codes) for side in sides)
+            for part in parts:
+                total = rw.emit(Add(), total, part, at=node.origin, name=node.output.name)
+            return total
         return _product(rw, node, found, codes)
 
     def _weights(self, w: Array, products: int) -> Weights | str:
@@ -202,7 +204,7 @@ def _read_codes(graph: Graph, found: dict[Value, Value]) -> Graph:
 
 def _weights_form(found: Weights) -> str:
     if isinstance(found, ResidualWeights):
-        return "±a ± b per channel"
+        return " ".join(f"±{a}" if a == "a" else f"± {a}" for a in "abcd"[: len(found.bases)]) + " per channel"
     if isinstance(found, PartialWeights):
         share = np.count_nonzero(found.rest.codes) / found.rest.codes.size
         return f"±alpha per channel, {share:.1%} of them int8"

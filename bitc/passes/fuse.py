@@ -4,6 +4,8 @@
     acc >= t                         Threshold: found before, becomes part of the convolution
     int32(float(acc))                acc: a cast of what is an integer anyway
     round((acc + b) * m / 2**s)      Requant: found before, too
+    min(max(code, lo), hi)           the limits of a Requant: a Relu between two quantizers of one scale
+    round(clip(x / s, lo, hi))       a quantizer, which divides and clips itself
 
 With one division less per element and without an intermediate tensor. A threshold with `flip` (gamma < 0 in the batch
 norm it came from) negates the kernel's weights instead:  acc <= t  iff  -acc >= -t.
@@ -16,12 +18,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bitc.ir.dtypes import FLOAT32, INT32
-from bitc.ir.graph import Array, Graph, Node, Value
+from bitc.ir.graph import Array, Graph, Node, Op, Value
 from bitc.ir.rewrite import Rewriter, rewrite_all
 from bitc.ops.binary import Add, Div, Mul, Sub
 from bitc.ops.epilogue import Affine, FixedPoint, Levels, Requant, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D
-from bitc.ops.quantize import Dequantize, Requantize
+from bitc.ops.quantize import Dequantize, Quantize, Requantize
+from bitc.ops.quantized import AddRequant, Lookup, MulRequant
 from bitc.ops.unary import Cast, Clip, Relu
 from bitc.passes.context import Context
 
@@ -41,6 +44,10 @@ def _rule(rw: Rewriter, node: Node) -> Value | None:
         return _threshold(rw, node)
     if isinstance(node.op, Cast):
         return _whole(rw, node)
+    if isinstance(node.op, Lookup):
+        return _limits(rw, node)
+    if isinstance(node.op, Quantize):
+        return _quantized(rw, node, node.op)
     step = affine_step(node)
     if step is None:
         return None
@@ -59,6 +66,52 @@ def sole_producer(rw: Rewriter, x: Value) -> Node | None:
     if conv is None or not isinstance(conv.op, Conv2D) or rw.uses(x) != 1:
         return None
     return conv
+
+
+def _limits(rw: Rewriter, node: Node) -> Value | None:
+    """A table of codes that only clips what a convolution, or a sum or product of codes, has requantized."""
+    before, table = rw.producer(node.input(0)), node.input(1)
+    if before is None or rw.uses(node.input(0)) != 1 or not table.is_const:
+        return None
+    op = before.op
+    if isinstance(op, Conv2D):
+        epilogue = op.epilogue
+        codes = epilogue.out if isinstance(epilogue, FixedPoint) else epilogue
+    elif isinstance(op, AddRequant | MulRequant):
+        codes = op.out
+    else:
+        return None
+    if not isinstance(codes, Requant) or table.type.dtype is not codes.dtype:
+        return None
+    reached = np.arange(codes.lo, codes.hi + 1)
+    made = table.array[reached - int(codes.dtype.min)].astype(np.int64)
+    lo, hi = int(made[0]), int(made[-1])
+    if lo > hi or (made != np.clip(reached, lo, hi)).any():
+        return None
+    clipped = replace(codes, lo=lo, hi=hi, quant=node.output.type.quant)
+    if isinstance(op, Conv2D):
+        new: Op = replace(op, epilogue=replace(epilogue, out=clipped) if isinstance(epilogue, FixedPoint) else clipped)
+    else:
+        new = replace(op, out=clipped)
+    return rw.emit(new, *before.inputs, at=before.origin, name=node.output.name)
+
+
+def _quantized(rw: Rewriter, node: Node, op: Quantize) -> Value | None:
+    """A quantizer of what is clipped no further than it clips itself, or of what is divided."""
+    before, scale, zero = rw.producer(node.input(0)), node.input(1), node.input(2)
+    if before is None or not scale.is_const or not zero.is_const or node.input(0).shape != node.output.shape:
+        return None
+    if isinstance(before.op, Clip):
+        ends = np.array([before.op.lo, before.op.hi], np.float32)
+        low, high = (op.reference(end.reshape(1), scale.array, zero.array)[0] for end in ends)
+        if (low <= op.lo).all() and (high >= op.hi).all() and (scale.array > 0).all():
+            x = before.input(0)
+            return rw.emit(op, x, scale, zero, at=node.origin, name=node.output.name, type=node.output.type)
+    if isinstance(before.op, Div) and (scale.array == 1).all() and before.input(1).is_const:
+        x, by = before.input(0), before.input(1)
+        if x.shape == node.output.shape:
+            return rw.emit(op, x, by, zero, at=node.origin, name=node.output.name, type=node.output.type)
+    return None
 
 
 def is_last_axis(c: Array) -> bool:

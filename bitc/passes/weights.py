@@ -2,7 +2,7 @@
 
     w[o, ...] = alpha[o] * (1 - 2 * bit[o, ...])                                two-valued; bit 1 means -alpha
     w[o, ...] = alpha[o] * q[o, ...]                                            q in -n ... n; ternary for n = 1
-    w[o, ...] = a[o] * (1 - 2 * bit1[o, ...]) + b[o] * (1 - 2 * bit2[o, ...])   residual: four values, a > b >= 0
+    w[o, ...] = sum_i a_i[o] * (1 - 2 * bit_i[o, ...])                          residual: two to four bases
     w[o, ...] = alpha[o] * trit[o, ...] + beta[o] * q[o, ...]                   partially binary: few q are not 0
 
 Exporters leave these values only to about 1e-5 relative (a straight-through estimator folded in floats: ternary weights
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bitc.ir import binary_sums
 from bitc.ir.graph import Array
 
 
@@ -40,10 +41,9 @@ class GridWeights:
 
 @dataclass(frozen=True)
 class ResidualWeights:
-    """The sum of two binary kernels; where a channel is two-valued, its second alpha is 0."""
+    """The sum of binary kernels; where a channel needs fewer of them, the alphas of the last ones are 0."""
 
-    first: BinaryWeights
-    second: BinaryWeights
+    bases: tuple[BinaryWeights, ...]
 
 
 @dataclass(frozen=True)
@@ -96,25 +96,23 @@ def on_grid(w: Array, tolerance: float, most: int) -> GridWeights | None:
 
 
 def residual(w: Array, tolerance: float) -> ResidualWeights | None:
-    """Finite weights ``[O, ...]`` of magnitudes a + b and a - b per channel as two binary kernels; None if they are
-    not."""
+    """Finite weights ``[O, ...]`` as the fewest binary kernels; None if they are no sum of up to `binary_sums.MOST`."""
     if len(w) > 1 and residual(w[:1], tolerance) is None:
         return None
     rows = w.reshape(len(w), -1).astype(np.float64)
-    size = np.abs(rows)
-    low, high = size.min(axis=1, keepdims=True), size.max(axis=1, keepdims=True)
-    is_high = size > (low + high) / 2
-    if (np.minimum(size - low, high - size) > tolerance * high).any() or not high.all() or not low.all():
-        return None
-    one = high <= low * (1 + 2 * tolerance)
-    mean_high = np.where(one, size.mean(axis=1, keepdims=True), _mean(size, is_high))
-    mean_low = np.where(one, mean_high, _mean(size, ~is_high))
-    bits = rows < 0
-    alphas = [((mean_high + sign * mean_low) / 2).reshape(-1).astype(np.float32) for sign in (1, -1)]
-    second = bits ^ ~(is_high | one)
-    return ResidualWeights(
-        BinaryWeights(bits.reshape(w.shape), alphas[0]), BinaryWeights(second.reshape(w.shape), alphas[1])
-    )
+    sizes = [binary_sums.magnitudes(row, tolerance) for row in rows]
+    found = [None if m is None else binary_sums.scales(m, tolerance) for m in sizes]
+    count = max(0 if a is None else len(a) for a in found)
+    alphas, negative = np.zeros((count, len(rows))), np.zeros((count, *rows.shape), np.bool_)
+    for o, (row, a) in enumerate(zip(rows, found, strict=True)):
+        if a is None:
+            return None
+        signs = binary_sums.signs(row, a)
+        alphas[: len(a), o] = np.linalg.lstsq(signs.T, row, rcond=None)[0]
+        negative[:, o] = signs[0] < 0
+        negative[: len(a), o] = signs < 0
+    shares = zip(negative, alphas.astype(np.float32), strict=True)
+    return ResidualWeights(tuple(BinaryWeights(bits.reshape(w.shape), alpha) for bits, alpha in shares))
 
 
 def partial(w: Array, tolerance: float, most: float) -> PartialWeights | None:

@@ -14,7 +14,8 @@ from bitc.errors import UsageError
 from bitc.frontend.forms import Floats, summed, terms
 from bitc.frontend.to_qonnx import to_qonnx
 from bitc.interp import run
-from bitc.pipeline import optimize
+from bitc.pipeline import compile_model, optimize
+from bitc.target import Target
 from tests.compression.test_compress import IMAGES, MODEL, bitc
 
 RNG = np.random.default_rng(0)
@@ -31,6 +32,7 @@ def compressed(out: Path, *args: str) -> Path:
 ALL = {
     "binarize:activations=sign@node_conv2d_2": {"BipolarQuant": 2, "Where": 0},
     "binarize:bases=2@node_conv2d_4": {"BipolarQuant": 2},
+    "binarize:bases=3@node_linear": {"BipolarQuant": 3},
     "binarize:salient=0.1@node_conv2d_6": {"Quant": 2},
     "ternarize@node_conv2d_8": {"Quant": 1},
 }
@@ -56,6 +58,9 @@ def test_the_same_bits(tmp_path: Path, steps: list[str]) -> None:
         np.testing.assert_array_equal(*ours)
     found = [[f.form for f in (*m.findings.binary, *m.findings.integer) if " x " in f.form] for m in models]
     assert Counter(found[0]) == Counter(found[1]) and found[0]
+    chosen = [compile_model(path, Target.load("cortex-m4")).selection for path in (plain, quantized)]
+    kernels = [Counter(c.variant.name for c in s.choices.values()) for s in chosen]
+    assert kernels[0] == kernels[1]
 
 
 def test_the_format_is_an_option(tmp_path: Path) -> None:
@@ -77,6 +82,8 @@ def test_nothing_to_say_in_qonnx() -> None:
         (SIGNS * ROWS * (RNG.random((4, 30)) < 0.7), [2]),
         (SIGNS * ROWS * np.array([[1], [0], [1], [1]], np.float32), [2]),
         (SIGNS * ROWS * np.where(RNG.random((4, 30)) < 0.5, 1, 2).astype(np.float32), [1, 1]),
+        (ROWS * sum(a * np.where(RNG.random((4, 30)) < 0.5, -1, 1) for a in (1, 0.41, 0.13)), [1, 1, 1]),
+        (ROWS * sum(a * np.where(RNG.random((4, 30)) < 0.5, -1, 1) for a in (0.7, 0.53, 0.31, 0.09)), [1, 1, 1, 1]),
         (SIGNS * ROWS * np.where(RNG.random((4, 30)) < 0.1, RNG.integers(2, 128, (4, 30)), 1), []),
         (RNG.normal(size=(4, 30)).astype(np.float32), []),
         (np.zeros((4, 30), np.float32), []),

@@ -9,6 +9,7 @@ from bitc.ir.dtypes import BIT1, INT32, INT64, TERN
 from bitc.ops.binary import Add, Sub
 from bitc.ops.epilogue import Affine, Bases, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D
+from bitc.passes.weights import residual
 from bitc.pipeline import compile_model
 from bitc.target import Target
 from tests.passes.nets import Net, Result, check
@@ -43,6 +44,24 @@ def test_written_as_several_convolutions(count: int, kind: str) -> None:
     (found,) = sums(r)
     assert found == Bases(count, Affine(-1.0, 1.0)) and r.count(Add) == r.count(Sub) == 0
     assert r.convs[-1].input(1).type.dtype is BIT1 and r.convs[-1].input(1).shape[0] == count * C
+
+
+@pytest.mark.parametrize(("count", "inputs"), [(3, 8), (4, 8), (4, 5)])
+def test_weights_that_are_sums(count: int, inputs: int) -> None:
+    """Of all their levels, or most of them: 45 weights have not always all 16."""
+    n = Net(seed=count)
+    x = where_less(n, n.bn(n.first(inputs), inputs))
+    w = sum(n.signs(C, inputs, 3, 3) * n.alphas(C) / 2**k for k in range(count))
+    w[0] = np.where(n.signs(inputs, 3, 3) > 0, 0.5, -0.25)  # fewer bases will do
+    r = check(n, n.op("Conv", x, w, n.reals(C), kernel_shape=[3, 3], pads=[1] * 4), tolerance=1e-5)
+    (found,) = sums(r)
+    assert found.bases == count and r.convs[-1].input(1).type.dtype is BIT1
+
+
+def test_any_few_numbers_are_no_sum() -> None:
+    rng = np.random.default_rng(0)
+    assert residual(rng.choice([0.9, 0.5, 0.23, -0.9, -0.5], (4, 64)), 1e-4) is None
+    assert residual(rng.choice([0.9, 0.7, 0.5, 0.23, 0.11], (4, 64)), 1e-4) is None
 
 
 def test_thresholds_are_decided_in_integers() -> None:

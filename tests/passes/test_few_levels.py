@@ -196,7 +196,7 @@ def test_residual_weights() -> None:
     w = n.signs(5, 40) * a + n.signs(5, 40) * b
     found = residual(w, 1e-4)
     assert isinstance(found, ResidualWeights)
-    parts = [p.alpha[:, None] * (1 - 2 * p.bits) for p in (found.first, found.second)]
+    parts = [p.alpha[:, None] * (1 - 2 * p.bits) for p in found.bases]
     np.testing.assert_allclose(parts[0] + parts[1], w, rtol=1e-5, atol=1e-6)
-    assert found.second.alpha[2] == 0
+    assert found.bases[1].alpha[2] == 0
     assert residual(n.reals(5, 40), 1e-4) is None

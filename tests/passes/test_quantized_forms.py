@@ -14,9 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 from bitc.interp import run
 from bitc.ir import FLOAT32, Graph
 from bitc.ops.binary import Binary
+from bitc.ops.epilogue import Requant
 from bitc.ops.linear import Conv2D, MatMul
 from bitc.ops.pool import AveragePool
 from bitc.ops.quantize import Dequantize, Quantize
+from bitc.ops.quantized import Lookup
 from bitc.ops.reduce import Reduce
 from bitc.ops.unary import Unary
 from bitc.pipeline import optimize
@@ -405,3 +407,27 @@ def test_bits_between_bytes() -> None:
     types = [(c.input(0).type.dtype.name, c.input(1).type.dtype.name, c.output.type.dtype.name) for c in convs]
     assert types == [("int8", "int8", "bit1"), ("bit1", "bit1", "int8"), ("int8", "int8", "int8")]
     assert not floats(graph), floats(graph)
+
+
+@pytest.mark.parametrize("zero", [0, 3])
+def test_a_relu_between_quantizers_of_one_scale_is_a_limit(zero: int) -> None:
+    n = Net()
+    x = n.qdq(conv(n, n.qdq("x", 0.1)), zero=zero)
+    graph = check(n, n.qdq(n.op("Relu", x), zero=zero))
+    (layer,) = (v.op for v in graph.nodes if isinstance(v.op, Conv2D))
+    assert isinstance(layer, Conv2D) and isinstance(layer.epilogue, Requant) and layer.epilogue.lo == zero
+    assert not any(isinstance(v.op, Lookup) for v in graph.nodes)
+
+
+def test_a_relu_between_other_quantizers_stays_a_table() -> None:
+    n = Net()
+    graph = check(n, n.qdq(n.op("Relu", n.qdq(conv(n, n.qdq("x", 0.1)), scale=0.07))))
+    assert any(isinstance(v.op, Lookup) for v in graph.nodes)
+
+
+def test_a_clip_that_a_quantizer_does_not_do() -> None:
+    n = Net()
+    x = n.op("Div", "x", n.const(0.1))
+    wide, narrow = (n.op("Clip", x, n.const(-128), n.const(high)) for high in (127, 15))
+    y = [n.op("Conv", n.qdq(c, 1.0, 0), n.weights(8, 4, 3, 3), pads=[1] * 4) for c in (wide, narrow)]
+    check(n, n.qdq(n.op("Add", *y), 0.5), step=0.5)
