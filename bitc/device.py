@@ -41,8 +41,11 @@ def run(
             f"{build.name}_run returned {failed[0]}", where=build.target.name, hint="report this model"
         )
     outputs = [unpack_struct(program.outputs, image) for image in result.outputs]
-    written = {done.layer: done.buffer for done in program.finished}
-    layers = [[(written[r.layer], decode(written[r.layer].type, r.data)) for r in records] for records in result.layers]
+    written = {done.layer: done.buffer for done in program.finished if not done.apart}
+    layers = [
+        [(written[r.layer], decode(written[r.layer].type, r.data)) for r in records if r.layer in written]
+        for records in result.layers
+    ]
     return DeviceRun(outputs, result, layers)
 
 

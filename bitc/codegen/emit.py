@@ -161,7 +161,8 @@ class _Emitter:
                 yield _Statement(f"NEXT_ROW({self.waits});", depth)
             elif isinstance(item, Done):
                 data = self._pointer(Place(item.buffer), "void", is_const=True)
-                yield _Statement(f"LAYER_DONE({item.layer}, {data}, {item.buffer.type.nbytes}ul);", depth)
+                size = 0 if item.apart else item.buffer.type.nbytes
+                yield _Statement(f"LAYER_DONE({item.layer}, {data}, {size}ul);", depth)
             else:
                 yield self._call(item, depth)
 

@@ -177,10 +177,11 @@ class Loop:
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """A layer is finished and its output complete in `buffer`: where a hook may look."""
+    """A layer is finished and its output complete in `buffer`: where a hook may look, unless its rows lie `apart`."""
 
     layer: int
     buffer: Buffer
+    apart: bool = False
 
 
 @dataclass(frozen=True)

@@ -207,9 +207,9 @@ class _Lowering:
         guess = predict(choice.variant, self.parts.node(node), self.target)
         self._layer(node, choice, weights, guess)
         self.body += calls
-        shown = node.output not in self.parts.as_it_lies  # parts among others are shown with the whole
-        if self.parts.built[node] and shown and not self.depth:
-            self.body.append(Done(index, calls[-1].written[0] if calls else self.buffers[node.output]))
+        if self.parts.built[node] and not self.depth:
+            apart = node.output in self.parts.as_it_lies  # is shown with the whole
+            self.body.append(Done(index, calls[-1].written[0] if calls else self.buffers[node.output], apart))
 
     def _inside(self, v: Value, base: Buffer, steps: tuple[int, ...], offset: int = 0) -> Buffer:
         """Put a value into the memory of a buffer, from byte `offset` on or as the loops move it on."""

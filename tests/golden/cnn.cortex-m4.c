@@ -56,7 +56,8 @@ typedef struct {
 int cnn_run(void *arena, const cnn_input_t *in, cnn_output_t *out);
 
 #ifdef CNN_HOOKS
-/* Called after each layer with its index (see the comments in cnn.c) and its output as it lies in memory. */
+/* Called after each layer with its index (see the comments in cnn.c) and its output as it lies in memory; with
+ * 0 bytes where that lies in between other tensors' channels. */
 typedef void (*cnn_hook_t)(void *user, int layer, const void *data, unsigned long bytes);
 int cnn_run_hooked(void *arena, const cnn_input_t *in, cnn_output_t *out, cnn_hook_t hook, void *user);
 #endif

@@ -59,7 +59,8 @@ typedef struct {
 int mlp_run(void *arena, const mlp_input_t *in, mlp_output_t *out);
 
 #ifdef MLP_HOOKS
-/* Called after each layer with its index (see the comments in mlp.c) and its output as it lies in memory. */
+/* Called after each layer with its index (see the comments in mlp.c) and its output as it lies in memory; with
+ * 0 bytes where that lies in between other tensors' channels. */
 typedef void (*mlp_hook_t)(void *user, int layer, const void *data, unsigned long bytes);
 int mlp_run_hooked(void *arena, const mlp_input_t *in, mlp_output_t *out, mlp_hook_t hook, void *user);
 #endif

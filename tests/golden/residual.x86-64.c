@@ -56,7 +56,8 @@ typedef struct {
 int residual_run(void *arena, const residual_input_t *in, residual_output_t *out);
 
 #ifdef RESIDUAL_HOOKS
-/* Called after each layer with its index (see the comments in residual.c) and its output as it lies in memory. */
+/* Called after each layer with its index (see the comments in residual.c) and its output as it lies in memory; with
+ * 0 bytes where that lies in between other tensors' channels. */
 typedef void (*residual_hook_t)(void *user, int layer, const void *data, unsigned long bytes);
 int residual_run_hooked(void *arena, const residual_input_t *in, residual_output_t *out, residual_hook_t hook, void *user);
 #endif

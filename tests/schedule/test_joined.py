@@ -54,6 +54,7 @@ def test_memory(name: str, int8: bool) -> None:
     plan, layers = c.plan, c.program.layers
     assert plan.arena_bytes <= ARENAS[name, int8]
     assert plan.arena_bytes <= 1.01 * plan.lower_bound or plan.why_above_bound
+    assert {done.layer for done in c.program.finished} == set(range(len(layers)))
     copied = {layers[call.layer].op for call in c.program.calls if call.function.kernel.startswith("move")}
     assert not copied & {"Concat", "Slice"} or name == "unet"  # whose parts live longer in the whole
 
