@@ -152,6 +152,7 @@ def layers() -> list[Node]:
     _int8(b)
     _sparse(b)
     _blocks(b)
+    _float_channels(b)
     return b.nodes
 
 
@@ -226,3 +227,15 @@ def _int8(b: _Layers) -> None:
     ):
         for entries in (4, 16):
             b.add(INT8, INT8, channels, count, size, kernel, gives="codes", zero=-5, entries=entries)
+
+
+def _float_channels(b: _Layers) -> None:
+    """Each channel by itself, in float32."""
+    for channels, size, kernel, stride in (
+        (8, 24, 3, 1), (32, 10, 3, 1), (64, 6, 3, 2), (16, 13, 3, 2), (48, 5, 3, 1), (24, 8, 2, 1), (12, 17, 3, 1),
+        (3, 30, 3, 2), (36, 9, 2, 2), (128, 6, 3, 1),
+    ):  # fmt: skip
+        b.add(FLOAT32, FLOAT32, channels, channels, size, kernel, stride=stride, group=channels, gives="float")
+        b.add(
+            FLOAT32, FLOAT32, channels, channels, size, kernel, stride=stride, group=channels, gives="sums", pad=False
+        )

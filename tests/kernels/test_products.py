@@ -14,7 +14,7 @@ from bitc import interp
 from bitc.ir.dtypes import FLOAT32, INT8, UINT2, UINT8
 from bitc.ir.graph import Graph
 from bitc.ir.types import Quant, TensorType
-from bitc.kernels import conv_products, depthwise_products, matmul
+from bitc.kernels import conv_products, depthwise_floats, depthwise_products, matmul
 from bitc.kernels.step import Variant
 from bitc.ops.epilogue import Affine, Epilogue, Levels, Requant, TernThreshold, Threshold
 from bitc.ops.linear import Conv2D, MatMul
@@ -169,6 +169,29 @@ def depthwise(make: Callable[[Window, int, int, int, int], Graph], lanes: tuple[
 def test_float_depthwise(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = depthwise(case, (2, 7, 16, 35), target)
     check(depthwise_products.VARIANT, graph, target, tmp_path, monkeypatch, random_feeds(graph))
+
+
+@pytest.mark.parametrize("target", ["cortex-m4", "cortex-m7", "wasm32"])
+def test_float_depthwise_in_registers(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of up to 3x3 with any stride and padding, several outputs per channel, infinities."""
+    rng, graphs = np.random.default_rng(4), list[Graph]()
+    for i in range(40):
+        kernel = (int(rng.integers(1, 4)), int(rng.integers(1, 4)))
+        pads = (*rng.integers(0, 3, 2).tolist(), *rng.integers(0, 3, 2).tolist())
+        window = Window(kernel, (int(rng.integers(1, 4)), int(rng.integers(1, 4))), pads, (1 + i % 2, 1))
+        c, times = int(rng.integers(1, 6)), 1 + i % 3 // 2
+        x = TensorType((1 + i % 2, int(rng.integers(4, 9)), int(rng.integers(4, 20)), c), FLOAT32)
+        w = rng.normal(size=(c * times, *kernel, 1)).astype(np.float32)
+        some = [rng.normal(size=c * times).astype(np.float32) for _ in range(2)]
+        op = Conv2D(window, c, (None, Affine(), Affine(0.0, 6.0))[i % 3])
+        graphs.append(single(op, x, w, *(some if i % 3 else [])))
+    chip = Target.load(target, ram="1M") if target != "wasm32" else Target.load(target)
+    graph = merge([g for g in graphs if not depthwise_floats.accepts(g.nodes[0], chip)])
+    assert len(graph.nodes) > 20
+    feeds = random_feeds(graph)
+    for x in list(feeds.values())[::3]:
+        x.reshape(-1)[:: x.size // 3] = np.inf
+    check(depthwise_floats.VARIANT, graph, target, tmp_path, monkeypatch, feeds)
 
 
 @pytest.mark.parametrize("target", CODE_TARGETS)
