@@ -355,9 +355,11 @@ class Requantizer:
                 return None
             root, prefix = walk(self._rw, v)
             root, line = self._longest(root, [*prefix, *nodes])
-            if len(line) < len(nodes):
+            one = quantizer(root, line) if len(line) >= len(nodes) else None
+            if one is None or one.scale != s.scale:
                 return None
-            moved.append(self._through(root, line, want))
+            shift = int((one.offset - s.offset) / s.scale)  # codes of an equal quantizer are not rounded again
+            moved.append(self._through(root, line, replace(want, zero=want.zero + shift)))
         if None in moved:
             return None
         rest = mover.inputs[1:] if isinstance(op, Gather) else ()

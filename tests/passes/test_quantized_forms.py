@@ -143,6 +143,12 @@ def branches(n: Net) -> tuple[str, str]:
     return x, n.qdq(n.op("Conv", x, n.weights(4, 4, 1, 1)), 0.15)
 
 
+def concat_of_relus(n: Net) -> str:
+    """Two quantized tensors that are not negative, of two scales."""
+    parts = (n.qdq(n.op("Relu", x), scale, -128) for x, scale in zip(branches(n), (0.1, 0.15), strict=True))
+    return n.op("Concat", *parts, axis=1)
+
+
 def residual(n: Net) -> str:
     """A convolution added to its input before any quantizer."""
     x = n.qdq("x", 0.1)
@@ -207,6 +213,7 @@ QDQ: dict[str, Form] = {
     "difference": lambda n: n.qdq(n.op("Sub", *branches(n)), 0.17, -5),
     "product": lambda n: n.qdq(n.op("Mul", *branches(n)), 0.317, -5),
     "concat of two scales": lambda n: n.qdq(n.op("Concat", *branches(n), axis=1), 0.13),
+    "concat to the scale of one": lambda n: n.qdq(concat_of_relus(n), 0.15, -128),
     "movement": lambda n: n.qdq(moved(n), 0.2),
     "gemm": lambda n: n.qdq(dense(n, n.qdq("x", 0.1)), 0.4),
     "matmul": lambda n: n.qdq(n.op("MatMul", n.qdq("x", 0.1), n.op("Transpose", n.weights(10, 6), perm=[1, 0])), 0.1),
