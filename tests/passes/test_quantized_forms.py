@@ -143,6 +143,12 @@ def branches(n: Net) -> tuple[str, str]:
     return x, n.qdq(n.op("Conv", x, n.weights(4, 4, 1, 1)), 0.15)
 
 
+def far_from_zero(n: Net) -> str:
+    """A constant of int8 codes whose zero point lets them reach beyond int8."""
+    codes = n.rng.integers(-128, 100, (1, 4, 6, 6)).astype(np.int8)
+    return n.op("DequantizeLinear", n.const(codes, np.int8), n.const(0.02), n.const(60, np.int8))
+
+
 def concat_of_relus(n: Net) -> str:
     """Two quantized tensors that are not negative, of two scales."""
     parts = (n.qdq(n.op("Relu", x), scale, -128) for x, scale in zip(branches(n), (0.1, 0.15), strict=True))
@@ -210,6 +216,7 @@ QDQ: dict[str, Form] = {
     "global average pool": lambda n: n.qdq(n.op("GlobalAveragePool", n.qdq("x", 0.1)), 0.0113),
     "reduce mean": lambda n: n.qdq(n.op("ReduceMean", n.qdq("x", 0.1), axes=[2, 3], keepdims=0), 0.0113),
     "sum": lambda n: n.qdq(n.op("Add", *branches(n)), 0.17, -5),
+    "sum with a constant": lambda n: n.qdq(n.op("Add", n.qdq("x", 0.1), far_from_zero(n)), 0.17, -5),
     "difference": lambda n: n.qdq(n.op("Sub", *branches(n)), 0.17, -5),
     "product": lambda n: n.qdq(n.op("Mul", *branches(n)), 0.317, -5),
     "concat of two scales": lambda n: n.qdq(n.op("Concat", *branches(n), axis=1), 0.13),
