@@ -171,7 +171,7 @@ def integers(w: Array) -> IntegerWeights | None:
         return None
     scale = np.where(found > 0, found, 1.0)
     codes = np.rint(rows / scale[:, None])
-    kind = np.int8 if -129 < codes.min() and codes.max() < 128 else np.int16
+    kind = np.int8 if codes.min() > -129 and codes.max() < 128 else np.int16
     return IntegerWeights(codes.astype(kind).reshape(w.shape), scale.astype(np.float32))
 
 
