@@ -20,7 +20,8 @@ from bitc.compression.layerwise import LayerStep, refitted
 @dataclass(frozen=True)
 class Prune(LayerStep):
     """`sparsity`: share of zeros to reach; ignored for N:M. `pattern`: ``any``, ``N:M`` (N of every M weights of a row
-    stay), or ``RxC`` (blocks of R outputs by C weights of a row go together); neighbours are channels of one tap. `by`:
+    stay), ``N:MxR`` (the same ones in R outputs, whose kernels on vectors then share loads and indices), or ``RxC``
+    (blocks of R outputs by C weights of a row go together); neighbours are channels of one tap. `by`:
     ``saliency`` or ``magnitude``. `levels`: in how many steps the sparsity is reached; between steps the remaining
     weights adapt."""
 
@@ -32,8 +33,8 @@ class Prune(LayerStep):
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
             raise ValueError("sparsity must be from 0 to below 1")
-        if self.pattern != "any" and not re.fullmatch(r"[1-9]\d?[:x][1-9]\d?", self.pattern):
-            raise ValueError("pattern must be any, N:M such as 2:4, or RxC such as 4x1")
+        if self.pattern != "any" and not re.fullmatch(r"[1-9]\d?(:[1-9]\d?(x[1-9]\d?)?|x[1-9]\d?)", self.pattern):
+            raise ValueError("pattern must be any, N:M such as 2:4, N:MxR such as 2:4x4, or RxC such as 4x1")
         if ":" in self.pattern and not self.pair[0] < self.pair[1]:
             raise ValueError("pattern N:M keeps N of M weights, N below M")
         if self.by not in ("saliency", "magnitude"):
@@ -47,8 +48,8 @@ class Prune(LayerStep):
 
     @property
     def pair(self) -> tuple[int, int]:
-        """The two numbers of the pattern."""
-        first, second = re.split("[:x]", self.pattern)
+        """The first two numbers of the pattern."""
+        first, second = re.split("[:x]", self.pattern)[:2]
         return int(first), int(second)
 
     def stages(self) -> tuple[Prune, ...]:
@@ -69,7 +70,9 @@ class Prune(LayerStep):
             return _largest(worth, self.sparsity)
         a, b = self.pair
         if ":" in self.pattern:
-            return _n_of_m(worth, a, b)
+            rows = int(self.pattern.partition("x")[2] or 1)
+            shared = np.add.reduceat(worth, np.arange(0, len(worth), rows), axis=0)
+            return np.repeat(_n_of_m(shared, a, b), rows, axis=0)[: len(worth)]
         rows, columns = -(-worth.shape[0] // a), -(-worth.shape[1] // b)
         padded = np.zeros((rows * a, columns * b))
         padded[: worth.shape[0], : worth.shape[1]] = worth

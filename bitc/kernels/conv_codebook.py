@@ -3,7 +3,8 @@ Compression", 2016, on storage).
 
 Each register tile of outputs is decoded into working memory once, before it passes over all pixels. The arithmetic is
 that of `conv_products`; of `conv_smlad` for int8 with DSP instructions, whose words are halfwords of two weights each:
-16 weights make 256 of these, which have indices, and all are decoded before the first pixel.
+16 weights make 256 of these, which have indices, and all are decoded before the first pixel; those of a dense layer
+block by block of outputs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from bitc.ir.graph import Array, Node
 from bitc.kernels import conv_products, conv_smlad
 from bitc.kernels.pack import pack_bits
 from bitc.kernels.step import Arg, Packed, Step, Variant, scratch
+from bitc.kernels.windows import GROUP
 from bitc.kernels.work import Work
 from bitc.ops.linear import Conv2D
 from bitc.target import Target
@@ -91,9 +93,9 @@ def _halves(steps: tuple[Step, ...]) -> Array:
 def accepts_pairs(node: Node, target: Target) -> str:
     if reason := conv_smlad.accepts(node, target):
         return reason
-    if conv_smlad.one_by_one(node, target):
+    size = _decoded(node, target) * 4
+    if conv_smlad.one_by_one(node, target) and node.output.type.rows > 1:
         return "pixels one by one"
-    size = node.input(1).type.size
     if target.memory.ram is not None and size > target.memory.ram // SHARE:
         return f"{size} bytes of decoded weights"
     w = _halves(conv_smlad.build(node, target))
@@ -104,6 +106,14 @@ def accepts_pairs(node: Node, target: Target) -> str:
     return "" if saved else "indices and codebook are no smaller than the weights"
 
 
+def _decoded(node: Node, target: Target) -> int:
+    """Words of decoded weights: all, or those of a block of outputs."""
+    w = node.input(1)
+    if not conv_smlad.one_by_one(node, target):
+        return _halves(conv_smlad.build(node, target)).size // 2
+    return min(conv_smlad.OUTPUTS, w.shape[0]) * -(-(w.type.size // w.shape[0]) // GROUP)
+
+
 def build_pairs(node: Node, target: Target) -> tuple[Step, ...]:
     steps = conv_smlad.build(node, target)
     w = _halves(steps)
@@ -112,20 +122,24 @@ def build_pairs(node: Node, target: Target) -> tuple[Step, ...]:
         *(a for a in steps[0].args if a.name != "w"),
         Arg("codes", Packed(indices(w, book))),
         Arg("book", Packed(book, "book")),
-        scratch("decoded", w.size // 2, np.uint32),
+        scratch("decoded", _decoded(node, target), np.uint32),
     )
     context = steps[0].context | {"code_bits": width(book), "codes": w.size}
     return (replace(steps[0], kernel=PAIRS.name, args=args, context=context),)
 
 
 def cost_pairs(node: Node, target: Target) -> float:
-    return conv_smlad.cost(node, target) + DECODE_PAIR / 2 * node.input(1).type.size
+    one = conv_smlad.one_by_one(node, target)
+    return conv_smlad.cost(node, target) + (DECODE_PAIR_OF_ONE if one else DECODE_PAIR) / 2 * node.input(1).type.size
 
 
 def work_pairs(node: Node, target: Target) -> Work:
-    return dict(conv_smlad.work(node, target)) | {"decoded": node.input(1).type.size}
+    what = "decoded singly" if conv_smlad.one_by_one(node, target) else "decoded"
+    return dict(conv_smlad.work(node, target)) | {what: node.input(1).type.size}
 
 
 DECODE_PAIR = 4.0
 """Instructions for one halfword, roughly."""
+DECODE_PAIR_OF_ONE = 3.5
+"""The same, of a dense layer."""
 PAIRS = Variant("codebook_smlad", (Conv2D,), accepts_pairs, build_pairs, cost_pairs, work_pairs, apart="xy")

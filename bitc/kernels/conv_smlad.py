@@ -27,6 +27,8 @@ from bitc.ops.linear import Conv2D
 from bitc.target import Target
 
 PIXELS = 2
+OUTPUTS = 8
+"""Outputs of a block where there is one pixel."""
 HALVES = (0, 2, 1, 3)
 """Elements of a word in the order in which SXTB16 makes halfwords of them."""
 PRICES: Work = {
@@ -133,7 +135,7 @@ def _build_ones(node: Node, target: Target) -> tuple[Step, ...]:
     order = np.pad(index, (0, -k % GROUP), constant_values=-1).reshape(-1, GROUP)[:, HALVES].reshape(-1)
     direct = len(order) == k and in_one_run(node, geo, found)
     start = bias - op.x_zero * flat.astype(np.int64).sum(axis=1)
-    args = [out(node), Arg("x", x), Arg("w", Packed(pack_pairs(flat, order, wide, 8))), *params]
+    args = [out(node), Arg("x", x), Arg("w", Packed(pack_pairs(flat, order, wide, OUTPUTS))), *params]
     if start.any():
         args.append(Arg("init", Packed(_init(start, wide), "bias")))
     if not direct:
@@ -152,9 +154,12 @@ def _build_ones(node: Node, target: Target) -> tuple[Step, ...]:
         "padding": len(order) - k,
         "pixels": geo.pixels,
         "y_row": node.output.type.row_step,
+        "code_bits": 0,
     }
     sign = "signed" if x.type.dtype is INT8 else "unsigned"
-    parts = [f"isa/int8_dsp.j2#1 {s} {'wide' if wide and s > 1 else 'plain'} {sign}" for s in set(_sizes(outputs, 8))]
+    parts = [
+        f"isa/int8_dsp.j2#1 {s} {'wide' if wide and s > 1 else 'plain'} {sign}" for s in set(_sizes(outputs, OUTPUTS))
+    ]
     rounds = overlap.singly(geo)
     over = over_x(overlap.by_pixels(geo, x.type, node.output.type, rounds, not direct, op.planar))
     return (
@@ -240,7 +245,7 @@ def work(node: Node, target: Target) -> Work:
     wide = " wide" if is_wide(node, np.zeros(1, np.int64)) else ""
     terms: dict[str, float] = {"call": 1, put(node): geo.pixels * outputs}
     tiles = geo.pixels if one else -(-geo.pixels // PIXELS) * op.group
-    for size in _sizes(per_group, 8 if one else 4):
+    for size in _sizes(per_group, OUTPUTS if one else 4):
         name = f"{1 if one else PIXELS}x{size}{wide if size > 1 else ''}"
         terms[f"{name} blocks"] = terms.get(f"{name} blocks", 0) + tiles
         units = tiles * -(-k // (GROUP if one or size == 1 else 2))

@@ -79,6 +79,15 @@ def test_n_of_m(n: int, m: int) -> None:
     assert ((after(f"prune:pattern={n}:{m}").reshape(12, -1, m) != 0).sum(axis=2) == n).all()
 
 
+@pytest.mark.parametrize(("pattern", "rows"), [("2:4x4", 4), ("1:4x8", 8), ("4:8x5", 5)])
+def test_n_of_m_of_several_outputs(pattern: str, rows: int) -> None:
+    n, m = Prune(pattern=pattern).pair
+    w = after(f"prune:pattern={pattern}")
+    for first in range(0, 12, rows):
+        alike = w[first : first + rows] != 0
+        assert (alike == alike[0]).all() and (alike[0].reshape(-1, m).sum(axis=1) == n).all()
+
+
 def test_neighbours_are_channels_of_a_tap() -> None:
     step = Prune(pattern="2:4")
     w = replaced(step, W[:, :36], [X[:, :36]], taps=9)  # four channels of nine taps
@@ -154,6 +163,9 @@ def test_two_levels() -> None:
         ("prune:sparsity=1.5", "sparsity must be"),
         ("prune:pattern=4:2", "N below M"),
         ("prune:pattern=often", "pattern must be"),
+        ("prune:pattern=4", "pattern must be"),
+        ("prune:pattern=2:4x", "pattern must be"),
+        ("prune:pattern=4:2x4", "N below M"),
         ("binarize:bases=9", "bases must be"),
         ("binarize:by=luck", "by must be"),
         ("quantize:method=mean", "method must be"),

@@ -71,6 +71,30 @@ def test_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_row(conv_codebook.PAIRS, graph, Target.load("cortex-m4"), tmp_path, monkeypatch)
 
 
+def dense(entries: int, inputs: int, outputs: int) -> Graph:
+    g = codes(entries, inputs, outputs)
+    rng, node = np.random.default_rng(entries), g.nodes[0]
+    x = TensorType((1, 1, 1, inputs), INT8)
+    params = [rng.integers(-999, 999, outputs).astype(np.int32), *(v.array for v in node.inputs[3:] if v)]
+    return single(node.op, x, node.input(1).array, *params)
+
+
+def test_dense_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of all sizes, indices of 2, 4 and 8 bits, and inputs that are no whole words."""
+    cases = [(16, 64, 24), (16, 33, 31), (4, 100, 13), (2, 40, 7), (1, 12, 1), (9, 5, 9), (2, 3, 2), (3, 8, 1)]
+    graph = merge([dense(*case) for case in cases])
+    monkeypatch.setattr(conv_codebook, "WORTH", 1000.0)
+    check_row(conv_codebook.PAIRS, graph, Target.load("cortex-m4"), tmp_path, monkeypatch)
+
+
+def test_dense_layers_take_half_the_flash() -> None:
+    g, chip = dense(16, 256, 128), Target.load("cortex-m4")
+    assert select(g, chip)[g.nodes[0]].name == "codebook_smlad"
+    assert select(g, chip, Goal.SPEED)[g.nodes[0]].name == "conv_smlad"
+    packed = {a.name: a.operand for a in conv_codebook.build_pairs(g.nodes[0], chip)[0].args}
+    assert packed["codes"].data.nbytes == 256 * 128 // 2
+
+
 def test_pairs_chosen_where_flash_counts() -> None:
     g, many = codes(16, 64, 64), codes(40, 64, 64)
     chip = Target.load("cortex-m4")
