@@ -18,7 +18,7 @@ from bitc.kernels import overlap
 from bitc.kernels.bounds import product_range
 from bitc.kernels.epilogues import conv_epilogue, summed_epilogue
 from bitc.kernels.step import Arg, Packed, Step, Variant, first_reason, out, over_x, scratch
-from bitc.kernels.windows import numbers, runs
+from bitc.kernels.windows import in_one_run, numbers, runs
 from bitc.kernels.work import Work, put, windows
 from bitc.ops.linear import Conv2D, units
 from bitc.target import Target
@@ -70,7 +70,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     args = [out(node), Arg("x", x), Arg("w", Packed(np.concatenate(packed))), *params]
     if start.any():
         args.append(Arg("start", Packed(start.astype(np.int32), "bias")))
-    one = geo.pixels == 1 and not geo.border and k == x.type.size and found.index == tuple(range(k))
+    one = geo.pixels == 1 and not geo.border and in_one_run(node, geo, found)
     direct = (
         not bits and not flip and op.group == 1 and not op.planar and (one or (geo.taps == 1 and geo.h == 1 == geo.sx))
     )
@@ -80,13 +80,13 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         **numbers(node, geo, found),
         "e": e,
         "bits": bits,
-        "x_row": x.type.row_words if bits else numbers(node, geo, found)["x_row"],
-        "x_image": geo.h * geo.w * x.type.row_words if bits else numbers(node, geo, found)["x_image"],
+        "x_row": x.type.row_step if bits else numbers(node, geo, found)["x_row"],
+        "x_image": geo.h * geo.w * x.type.row_step if bits else numbers(node, geo, found)["x_image"],
         "tap": 1 if op.planar else w.shape[3],
         "flip": flip,
         "fill": 0 if bits else zero,
         "direct": direct,
-        "window_step": k,
+        "window_step": x.type.row_step,
         "groups": op.group,
         "outputs": outputs,
         "per_group": per_group,
@@ -146,4 +146,4 @@ def cost(node: Node, target: Target) -> float:
     return geo.pixels * (20.0 + 3.0 * found.elements / VECTOR + w.shape[0] * (8.0 + found.elements / 8))
 
 
-VARIANT = Variant("conv_mve", (Conv2D,), accepts, build, cost, work, apart="y")
+VARIANT = Variant("conv_mve", (Conv2D,), accepts, build, cost, work, apart="xy")
