@@ -18,6 +18,7 @@ from bitc.kernels import assign_layouts
 from bitc.ops.pool import MaxPool
 from bitc.ops.reduce import ReduceMean
 from bitc.ops.window import Window
+from bitc.schedule.columns import why_not_strips
 from bitc.schedule.parts import parts
 from bitc.schedule.pools import across_and_down, is_divided
 from tests.kernels.harness import assert_same, call, compile_schedule, portable, random_feeds, shared_library
@@ -26,7 +27,7 @@ from tests.schedule.drawn import Layer, Net
 UNITS = 4
 
 
-def sums(dtype: DType, kernel: int) -> tuple[Graph, list[str]]:
+def sums(dtype: DType, kernel: int, mean: bool = True) -> tuple[Graph, list[str]]:
     """A pool, then sums x + f(g(x)) with g by pixels and f by windows, and their mean; names of pool and sums."""
     net = Net(3)
     x = Value("x", TensorType((1, 47, 23, 5), dtype))
@@ -37,7 +38,7 @@ def sums(dtype: DType, kernel: int) -> tuple[Graph, list[str]]:
         total = net.residual(found[-1], Layer("late", Window((kernel, kernel)), dtype, 33, 0), late=True)
         assert total is not None
         found.append(total)
-    y = net.emit(ReduceMean((1, 2)), found[-1]) if dtype.is_float else found[-1]
+    y = net.emit(ReduceMean((1, 2)), found[-1]) if dtype.is_float and mean else found[-1]
     return Graph("net", (x,), (y,), tuple(net.nodes)), [v.name for v in found]
 
 
@@ -59,6 +60,21 @@ def test_a_chain_of_sums_keeps_the_rows_that_wait_and_no_more(dtype: DType, kern
     rings = sum(rows * (v.type.nbytes // v.shape[1]) for v, rows in others.items() if rows > 1 or v.shape[1] == 1)
     transient = 3 if dtype.is_float else 4  # what a unit makes; the sum lies over an operand
     assert compiled.plan.arena_bytes <= rings + (UNITS * (kernel // 2) + transient) * row
+    feeds = random_feeds(graph)
+    got = call(compiled, ctypes.CDLL(str(shared_library(compiled, tmp_path))), feeds)
+    y = graph.outputs[0].name
+    assert_same(got[y], interp.run(graph, feeds)[y])
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["again", "kept"])
+@pytest.mark.parametrize("dtype", [FLOAT32, INT8], ids=str)
+def test_rows_wait_in_strips(dtype: DType, keep: bool, tmp_path: Path) -> None:
+    graph, _ = sums(dtype, 3, mean=False)
+    graph = assign_layouts(graph, portable())
+    nodes = graph.nodes[1:]  # with columns of what is read
+    stage = Stage(nodes, 3, frozenset(n.output for n in graph.nodes[:-1]) if keep else frozenset())
+    assert not why_not_strips(graph, stage) and len(parts(graph, stage).waiting) == UNITS
+    compiled = compile_schedule(Schedule(graph, (stage,)), portable())
     feeds = random_feeds(graph)
     got = call(compiled, ctypes.CDLL(str(shared_library(compiled, tmp_path))), feeds)
     y = graph.outputs[0].name
