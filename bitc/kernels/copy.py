@@ -15,5 +15,10 @@ def copy_step(x: Value, y: Value) -> Step:
 
 def zero_step(y: Value) -> Step:
     """y = 0, of a dense type."""
-    context = {"size": c_size(y.type), "value": "0"}
+    return fill_step(y, "0")
+
+
+def fill_step(y: Value, value: str) -> Step:
+    """Every word of y is the value of a C expression."""
+    context = {"size": c_size(y.type), "value": value}
     return Step("fill", "kernels/fill.j2", (Arg("y", y, written=True),), context, ("bitc_defs.h",))

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bitc.ir.dtypes import DType
-from bitc.ir.graph import Node, Op
+from bitc.ir.dtypes import BIT1, DType
+from bitc.ir.graph import Node, Op, Value
+from bitc.ir.program import c_size, c_type
 from bitc.kernels import overlap
+from bitc.kernels.codes import lanes_for
+from bitc.kernels.copy import copy_step, fill_step
 from bitc.kernels.literals import c_number
 from bitc.kernels.loops import index, nest, row_major
 from bitc.kernels.step import Arg, Step, Variant, first_reason, out, over_x, product
@@ -88,14 +91,49 @@ def _reduce_build(node: Node, target: Target) -> tuple[Step, ...]:
 
 
 def _add_accepts(node: Node, target: Target) -> str:
-    return first_reason((node.input(1).type.dtype.is_float, f"sums of {node.input(1).type.dtype}"))
+    x = node.input(1).type.dtype
+    return first_reason((bool(x.c_type) and x.bits <= 32, f"sums of {x}"))
 
 
 def _add_build(node: Node, target: Target) -> tuple[Step, ...]:
-    total, x = node.input(0), node.input(1)
-    context = {"pixels": x.type.rows, "channels": x.type.channels, "t": x.type.dtype.c_type}
-    args = (out(node, overlay=True), Arg("total", total, overlay=True), Arg("x", x))
-    return (Step("add_pixels", "kernels/add_pixels.j2", args, context, ("bitc_defs.h",)),)
+    return _by_pixels(node, target, "add_pixels", "best + v")
+
+
+def _max_accepts(node: Node, target: Target) -> str:
+    x = node.input(1).type.dtype
+    return first_reason((bool(x.c_type) or x is BIT1, f"the largest of {x}"))
+
+
+def _max_build(node: Node, target: Target) -> tuple[Step, ...]:
+    op, x = node.op, node.input(1).type
+    assert isinstance(op, ops.MaxPixels)
+    if x.layout.word:  # the code of the larger bit is 0
+        return _by_pixels(node, target, "max_pixels", f"({c_type(x)})(best {'|' if op.minimum else '&'} v)")
+    return _by_pixels(node, target, "max_pixels", f"v {'<' if op.minimum else '>'} best ? v : best")
+
+
+def _by_pixels(node: Node, target: Target, kernel: str, step: str) -> tuple[Step, ...]:
+    """What was found goes on where the output lies. Vectors of channels take pixel by pixel, else a register takes all
+    pixels of a channel: the order for each channel is the same."""
+    found, x = node.input(0), node.input(1)
+    context = {
+        "pixels": x.type.rows,
+        "channels": c_size(x.type) // x.type.rows,
+        "t": c_type(found.type),
+        "step": step,
+        "vectors": lanes_for(target, x.type.channels) > 0,
+    }
+    steps = (Step(kernel, "kernels/by_pixels.j2", (out(node), Arg("x", x)), context, ("bitc_defs.h",)),)
+    return steps if node.output is found else (copy_step(found, node.output), *steps)
+
+
+def start_step(op: Op, y: Value) -> Step:
+    """What totals in y start from: 0, or what is never larger (or never smaller) than any element."""
+    if not isinstance(op, ops.MaxPixels):
+        return fill_step(y, "0")
+    if y.type.layout.word:
+        return fill_step(y, "0" if op.minimum else f"({c_type(y.type)})~({c_type(y.type)})0")
+    return fill_step(y, c_number(y.type.dtype.max if op.minimum else y.type.dtype.min, y.type.dtype))
 
 
 def _axis(shape: Sequence[int], axis: int) -> dict[str, Any]:
@@ -133,6 +171,7 @@ def _float32(node: Node, target: Target) -> str:
 REDUCTIONS = (
     Variant("reduce", (ops.Reduce,), _reduce_accepts, _reduce_build),
     Variant("add_pixels", (ops.AddPixels,), _add_accepts, _add_build),
+    Variant("max_pixels", (ops.MaxPixels,), _max_accepts, _max_build),
     Variant("softmax", (ops.Softmax,), _float32, _softmax_build),
     Variant("arg", (ops.ArgMax, ops.ArgMin), _accepts, _arg_build),
 )

@@ -11,8 +11,8 @@ from bitc.ir.program import Buffer, Call, Function, Item, Kind, Loop, NextRow, P
 from bitc.ir.schedule import Stage
 from bitc.ir.types import TensorType
 from bitc.kernels import Choice, Selection, choose
-from bitc.kernels.copy import zero_step
 from bitc.kernels.costs import predict
+from bitc.kernels.reduce import start_step
 from bitc.kernels.roll import move, roll
 from bitc.kernels.step import Operand, Packed, Scratch, Step, View
 from bitc.lower.stack import stack
@@ -186,8 +186,8 @@ class StageLowering:
         found: list[Once] = []
         steps = row.steps
         if adds_up(node) and make.row == 0:
-            zero = zero_step(row.y)
-            steps = ((zero, zero.function), *steps)
+            start = start_step(node.op, row.y)
+            steps = ((start, start.function), *steps)
         for step, function in steps:
             operands: list[_Ring | Buffer | Scratch] = []
             at: list[int] = []

@@ -12,7 +12,7 @@ from math import prod
 
 import numpy as np
 
-from bitc.ir.dtypes import INT64, from_numpy
+from bitc.ir.dtypes import INT32, INT64, from_numpy
 from bitc.ir.graph import Array, Channels, Op
 from bitc.ir.types import TensorType
 from bitc.ops.math32 import exp, log
@@ -87,18 +87,42 @@ class ReduceMean(Reduce):
 @dataclass(frozen=True)
 class AddPixels(Op):
     """A total per channel plus all pixels of an image, added one at a time in row-major order: on rows one after the
-    other the same sum as on the whole image. Inputs: total ``[1, 1, 1, C]``, x ``[1, H, W, C]`` of the same type."""
+    other the same sum as on the whole image. Inputs: total ``[1, 1, 1, C]``, x ``[1, H, W, C]`` of the same type, or
+    int32 and codes."""
 
     def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
         total, x = types
-        assert total is not None and x is not None and total.channels == x.channels and total.dtype is x.dtype
+        assert total is not None and x is not None and total.channels == x.channels
+        assert total.dtype is (INT32 if x.dtype.is_integer else x.dtype)
         return (total,)
 
     def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
         total, x = arrays
         assert total is not None and x is not None
-        terms = np.concatenate([total.reshape(1, -1), x.reshape(-1, x.shape[3])])
-        return (np.add.accumulate(terms, axis=0, dtype=x.dtype)[-1].reshape(total.shape),)
+        terms = np.concatenate([total.reshape(1, -1), x.reshape(-1, x.shape[3]).astype(total.dtype)])
+        return (np.add.accumulate(terms, axis=0, dtype=total.dtype)[-1].reshape(total.shape),)
+
+
+@dataclass(frozen=True)
+class MaxPixels(Op):
+    """The larger of what was found per channel and all pixels of an image, as `MaxPool` takes it; the smaller one if
+    `minimum`. Inputs: found ``[1, 1, 1, C]``, x ``[1, H, W, C]`` of the same type."""
+
+    minimum: bool = False
+
+    def infer(self, *types: TensorType | None) -> tuple[TensorType, ...]:
+        found, x = types
+        assert found is not None and x is not None and found.shape == (1, 1, 1, x.channels) and found.dtype is x.dtype
+        return (found,)
+
+    def reference(self, *arrays: Array | None) -> tuple[Array, ...]:
+        found, x = arrays
+        assert found is not None and x is not None
+        least = self.minimum != (x.dtype.kind == "b")  # the code of the larger bit is 0
+        best = found.reshape(-1)
+        for pixel in x.reshape(-1, x.shape[3]):
+            best = np.where(pixel < best if least else pixel > best, pixel, best)
+        return (best.reshape(found.shape),)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ movement of elements, if their constants are moved the opposite way:
     f(M(x), c) = M(f(x, M^-1(c)))        M a Transpose or a Reshape
 
 and Transpose(p) of Transpose(q) is one Transpose or none. What is left at the end stands where data really has to
-move.
+move. Maxima over rows and columns, now the axes of images, become pools.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from math import prod
 
 import numpy as np
 
+from bitc.ir.dtypes import FLOAT32, INT8, UINT8
 from bitc.ir.graph import Array, Graph, Node, Op, Origin, Value
 from bitc.ir.rewrite import Rewriter, rewrite
 from bitc.ops.base import Pointwise
 from bitc.ops.binary import MultiThreshold
 from bitc.ops.movement import Concat, Gather, Pad, Reshape, Slice, Transpose
-from bitc.ops.reduce import ArgMax, ArgMin, Reduce, Softmax
+from bitc.ops.pool import MaxPool
+from bitc.ops.reduce import ArgMax, ArgMin, Reduce, ReduceMax, Softmax
+from bitc.ops.window import Window
 from bitc.passes.context import Context
 from bitc.passes.simplify import squeeze_broadcast
 
@@ -49,9 +52,20 @@ def _rule(rw: Rewriter, node: Node) -> Value | None:
         return _merge_reshape(rw, node) or _sink_below_reshape(rw, node)
     if isinstance(node.op, Pointwise):
         return _sink_below_pointwise(rw, node)
+    if isinstance(node.op, ReduceMax) and (pool := _as_pool(rw, node, node.op)):
+        return pool
     if isinstance(node.op, Reduce | Softmax | ArgMax | ArgMin | Concat | Gather | Pad | Slice):
         return _sink_below_axes(rw, node)
     return None
+
+
+def _as_pool(rw: Rewriter, node: Node, op: ReduceMax) -> Value | None:
+    """The maximum over rows and columns as a pool of one window, which is known to keep codes and bits."""
+    x = node.input(0)
+    if op.axes != (1, 2) or x.type.rank != 4 or not x.type.size or x.type.dtype not in (FLOAT32, INT8, UINT8):
+        return None
+    y = rw.emit(MaxPool(Window((x.shape[1], x.shape[2]))), x, at=node.origin, name=node.output.name)
+    return y if op.keepdims else rw.emit(Reshape(node.output.shape), y, at=node.origin, name=node.output.name)
 
 
 def _merge_transpose(rw: Rewriter, node: Node) -> Value | None:

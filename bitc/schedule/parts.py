@@ -11,7 +11,7 @@ from bitc.ops.movement import Crop
 from bitc.schedule.blocks import in_blocks, splits
 from bitc.schedule.pools import across_and_down, is_divided
 from bitc.schedule.rows import RowPlan, image_inputs, plan_rows, window
-from bitc.schedule.totals import by_rows_of, is_dense
+from bitc.schedule.totals import by_rows_of, is_dense, is_pool
 from bitc.schedule.waiting import with_waiting
 
 
@@ -91,13 +91,13 @@ def _in_blocks(graph: Graph, stage: Stage) -> tuple[list[Node], list[int], froze
 
 
 def _divided(nodes: Sequence[Node], layer: Sequence[int]) -> tuple[list[Node], list[int]]:
-    """Means, and dense layers of what is made within the stage, as nodes that add up rows and such that finish; max
-    pools of that as two nodes."""
+    """Pools of whole images, and dense layers of what is made within the stage, as nodes that add up rows and such that
+    finish; other max pools of that as two nodes."""
     made = {n.output for n in nodes}
     found: list[tuple[Node, int]] = []
     for node, k in zip(nodes, layer, strict=True):
         within = node.input(0) in made
-        if within and is_divided(node):
+        if within and is_divided(node) and not is_pool(node):
             steps = across_and_down(node)
         else:
             steps = (node,) if is_dense(node) and not within else by_rows_of(node)

@@ -15,7 +15,7 @@ from functools import lru_cache
 from bitc.ir.box import Box
 from bitc.ir.graph import Node, Value
 from bitc.ops.movement import Crop, Rows
-from bitc.schedule.totals import IMAGE, adds_up, is_mean
+from bitc.schedule.totals import IMAGE, adds_up, is_pool
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def why_not(node: Node) -> str:
     y = node.output
     if len(node.outputs) != 1 or y.type.rank != 4 or y.shape[0] != 1:
         return "its output is not one image"
-    if is_mean(node):
+    if is_pool(node):
         return ""
     images = image_inputs(node)
     if not images:
@@ -126,7 +126,7 @@ def reads_own_pixels(nodes: Sequence[Node]) -> bool:
     """Whether one of the nodes, which each have passed `why_not`, spreads what another one makes over an image: all of
     that is needed for the first row, as in squeeze and excitation."""
     made = {n.output for n in nodes}
-    return any(v in made for n in nodes if not is_mean(n) for i, v in enumerate(n.inputs) if i not in image_inputs(n))
+    return any(v in made for n in nodes if not is_pool(n) for i, v in enumerate(n.inputs) if i not in image_inputs(n))
 
 
 def plan_rows(

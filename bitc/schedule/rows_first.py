@@ -3,8 +3,9 @@
     Conv2D(planar)(f(x)) = Conv2D(f(Crop(planar)(x)))        f elementwise
 
 A convolution that reads planes wants the whole image. Where its rows are to come one by one, each row is brought into
-pixels right behind the graph input, and what stood between runs on rows too. A mean that drops its axes becomes one
-that keeps them, an image of one pixel, and a reshape.
+pixels right behind the graph input, and what stood between runs on rows too. A reduction that drops its axes becomes
+one that keeps them, an image of one pixel, and a reshape; a mean of an image that was laid out in one line reads the
+image.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from bitc.ir.graph import Graph, Node, Value
 from bitc.ir.rewrite import Rewriter, rewrite
 from bitc.ops.linear import Conv2D
 from bitc.ops.movement import Crop, Reshape
-from bitc.ops.reduce import ReduceMean
+from bitc.ops.pool import AveragePool
+from bitc.ops.reduce import Reduce
+from bitc.ops.window import Window
 from bitc.schedule.upright import upright
 
 _ANY = Box(3, 4, 5, 7)
@@ -29,13 +32,15 @@ def rows_first(graph: Graph) -> Graph:
 
 def _rule(rw: Rewriter, node: Node) -> Value | None:
     op = node.op
-    if isinstance(op, ReduceMean) and op.axes == (1, 2) and not op.keepdims and node.input(0).type.rank == 4:
-        mean = rw.emit(replace(op, keepdims=True), node.input(0), at=node.origin, name=f"{node.output.name}.image")
-        return rw.emit(Reshape(node.output.shape), mean, at=node.origin, name=node.output.name)
-    if isinstance(op, ReduceMean) and op.axes == (1,) and (signal := _signal(rw, node.input(0))) is not None:
+    if isinstance(op, Reduce) and op.axes == (1, 2) and not op.keepdims and node.input(0).type.rank == 4:
+        reduced = rw.emit(replace(op, keepdims=True), node.input(0), at=node.origin, name=f"{node.output.name}.image")
+        return rw.emit(Reshape(node.output.shape), reduced, at=node.origin, name=node.output.name)
+    if isinstance(op, Reduce) and op.axes == (1,) and (signal := _signal(rw, node.input(0))) is not None:
         whole = replace(op, axes=(1, 2), keepdims=True)
-        mean = rw.emit(whole, signal, at=node.origin, name=f"{node.output.name}.image")
-        return rw.emit(Reshape(node.output.shape), mean, at=node.origin, name=node.output.name)
+        reduced = rw.emit(whole, signal, at=node.origin, name=f"{node.output.name}.image")
+        return rw.emit(Reshape(node.output.shape), reduced, at=node.origin, name=node.output.name)
+    if isinstance(op, AveragePool):
+        return _mean(rw, node, op)
     if not isinstance(op, Conv2D) or not op.planar:
         return None
     x = _pixels(rw, node.input(0))
@@ -49,6 +54,18 @@ def _signal(rw: Rewriter, x: Value) -> Value | None:
         return None
     image = reshape.input(0)
     return image if image.shape == (1, *x.shape) else None
+
+
+def _mean(rw: Rewriter, node: Node, op: AveragePool) -> Value | None:
+    """The mean of an image in one line, as that of the image."""
+    x, reshape = node.input(0), rw.producer(node.input(0))
+    if reshape is None or not isinstance(reshape.op, Reshape) or op.window != Window((x.shape[1], x.shape[2])):
+        return None
+    image = reshape.input(0)
+    if image.type.rank != 4 or image.shape[0] != 1 or image.type.channels != x.type.channels:
+        return None
+    pool = replace(op, window=Window((image.shape[1], image.shape[2])))
+    return rw.emit(pool, image, *node.inputs[1:], at=node.origin, name=node.output.name)
 
 
 def _pixels(rw: Rewriter, x: Value) -> Value:

@@ -20,7 +20,7 @@ from bitc.ops.movement import Concat, Crop, Reshape
 from bitc.ops.pool import AveragePool, MaxPool
 from bitc.ops.quantize import Requantize
 from bitc.ops.quantized import Lookup
-from bitc.ops.reduce import ReduceMean
+from bitc.ops.reduce import Reduce
 from bitc.ops.window import Window
 
 _WINDOWED = (Conv2D, MaxPool, AveragePool)
@@ -64,7 +64,7 @@ def _rule(rw: Rewriter, node: Node) -> Value | None:
             w = node.input(1)
             inputs[1] = rw.const(w.array.swapaxes(1, 2), w.name, w.type.with_shape(_swapped(w.shape)))
         op = replace(op, window=_swapped_window(op.window))
-    elif isinstance(op, ReduceMean) and op.axes == (1, 2):
+    elif isinstance(op, Reduce) and op.axes == (1, 2):
         inputs = [_turned(rw, node.input(0))]
     elif y.shape[2] > 1 and isinstance(op, _ELEMENTWISE) and not (isinstance(op, Concat) and op.axis != 3):
         inputs = [v if v is None else _turned(rw, v) for v in node.inputs]

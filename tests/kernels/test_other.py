@@ -23,6 +23,7 @@ from bitc.ops.reduce import (
     ArgMax,
     ArgMin,
     LogSoftmax,
+    MaxPixels,
     ReduceMax,
     ReduceMean,
     ReduceMin,
@@ -124,7 +125,14 @@ def reductions() -> list[Graph]:
         for axis in (0, 1, 2)
         for last in (False, True)
     ]
-    graphs += [single(AddPixels(), t(1, 1, 1, c), t(1, h, 5, c)) for c, h in ((1, 1), (3, 4), (8, 1))]
+    for c, h in ((1, 1), (3, 4), (8, 1), (65, 2)):
+        graphs += [single(AddPixels(), t(1, 1, 1, c), t(1, h, 5, c))]
+        graphs += [single(AddPixels(), t(1, 1, 1, c, dtype=INT32), t(1, h, 5, c, dtype=d)) for d in (INT8, UINT8)]
+        graphs += [
+            single(MaxPixels(least), t(1, 1, 1, c, dtype=d), t(1, h, 5, c, dtype=d))
+            for d in (FLOAT32, INT8, UINT8, INT32, BIT1)
+            for least in (False, True)
+        ]
     graphs += [single(c(axis), t(3, 4, 5)) for c in (Softmax, LogSoftmax) for axis in (0, 1, 2)]
     shapes = (
         ((3, 4), (4, 5)), ((2, 3, 4), (4, 5)), ((2, 1, 3, 4), (6, 4, 5)), ((4,), (4, 5)), ((3, 4), (4,)), ((4,), (4,)),

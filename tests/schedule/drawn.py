@@ -19,7 +19,7 @@ from bitc.ops.movement import Crop
 from bitc.ops.pool import AveragePool, MaxPool
 from bitc.ops.quantize import Requantize
 from bitc.ops.quantized import AddRequant
-from bitc.ops.reduce import ReduceMean
+from bitc.ops.reduce import ReduceMean, ReduceMin, ReduceSum
 from bitc.ops.unary import Relu
 from bitc.ops.window import Window
 from bitc.schedule.columns import why_not_strips
@@ -56,7 +56,9 @@ windows = st.tuples(axis((1, 2, 3, 3, 5)), axis((1, 2, 3, 3))).map(
 )
 layers = st.builds(
     Layer,
-    st.sampled_from(["conv", "conv", "depthwise", "max", "average", "pointwise", "residual", "late", "mean", "dense"]),
+    st.sampled_from(
+        ["conv", "conv", "depthwise", "max", "average", "pointwise", "residual", "late", "whole", "whole", "dense"]
+    ),
     windows,
     st.sampled_from([FLOAT32, INT8, BIT1, TERN]),
     st.sampled_from([1, 3, 8, 33]),
@@ -92,7 +94,7 @@ class Net(Builder):
 
     def layer(self, v: Value, layer: Layer) -> Value | None:
         oh, ow = layer.window.out_size((v.shape[1], v.shape[2]))
-        if layer.kind not in ("pointwise", "residual", "late", "mean", "dense") and min(oh, ow) < 1:
+        if layer.kind not in ("pointwise", "residual", "late", "whole", "dense") and min(oh, ow) < 1:
             return None
         if layer.kind == "conv":
             return self.conv(v, layer.window, layer.gives, layer.channels, 1)
@@ -107,15 +109,28 @@ class Net(Builder):
             return self.emit(MaxPool(layer.window), v)
         if layer.kind == "average" and v.type.dtype.is_float:
             return self.emit(AveragePool(layer.window, layer.seed % 2 == 0), v)
-        if layer.kind == "mean" and v.type.dtype.is_float:
-            everything = Window((v.shape[1], v.shape[2]))
-            return self.emit(AveragePool(everything) if layer.seed % 2 else ReduceMean((1, 2)), v)
+        if layer.kind == "whole":
+            return self.whole(v, layer.seed)
         if layer.kind in ("residual", "late"):
             return self.residual(v, layer, layer.kind == "late")
         if layer.kind == "pointwise" and v.type.dtype.is_float:
             epilogue, params = self.epilogue(v.type, layer.gives)
             return self.emit(Requantize(epilogue), self.emit(Relu(), v), *params) if epilogue else None
         return None
+
+    def whole(self, v: Value, seed: int) -> Value | None:
+        """A pool of all pixels, of one of the forms that there are for the type."""
+        everything, dtype = Window((v.shape[1], v.shape[2])), v.type.dtype
+        if dtype.is_float:
+            ops = AveragePool(everything), ReduceMean((1, 2)), ReduceSum((1, 2)), MaxPool(everything), ReduceMin((1, 2))
+            return self.emit(ops[seed % len(ops)], v)
+        if dtype is INT8 and seed % 2:
+            op = AveragePool(everything, x_zero=seed - 50, requant=CODES)
+            numbers = (7, 2**28 // (v.shape[1] * v.shape[2]), 28)
+            return self.emit(op, v, *(self.const(np.array([n], np.int32)) for n in numbers))
+        if dtype not in (INT8, BIT1):
+            return None
+        return self.emit(MaxPool(everything), v, self.const(np.full(v.type.channels, seed % 3 == 0)))
 
     def residual(self, v: Value, layer: Layer, late: bool = False) -> Value | None:
         """v + conv(v); `late`: what v is read for first needs single rows of it, so that the sum is behind."""

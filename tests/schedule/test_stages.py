@@ -153,6 +153,24 @@ def test_a_mean_adds_up_rows(pool: bool, tmp_path: Path) -> None:
         assert not any(layer.recomputed for layer in compiled.program.layers)
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("dtype", [FLOAT32, INT8, BIT1], ids=str)
+def test_a_pool_goes_over_rows(dtype: DType, seed: int, tmp_path: Path) -> None:
+    """Means, sums and extremes of reals, codes and bits: one row, and a pixel."""
+    net = Net(seed)
+    x = Value("x", TensorType((1, 13, 12, 3), FLOAT32 if dtype is FLOAT32 else INT8))
+    v = net.conv(x, Window((3, 3), pads=(1, 1, 1, 1)), dtype, 33, 1)
+    pooled = net.whole(v, seed)
+    assert pooled is not None
+    y = net.conv(pooled, Window(), FLOAT32, 4, 1)
+    graph = assign_layouts(Graph("net", (x,), (y,), tuple(net.nodes)), portable())
+    row = graph.nodes[0].output.type.nbytes // 13
+    for stop in (2, 3):
+        compiled = checked(graph, Stage(graph.nodes[:stop]), tmp_path / str(stop))
+        assert compiled.plan.arena_bytes <= row + 33 * 4 + 33 * dtype.bits // 8 + 8
+    assert min(p.bytes for p in candidates(graph)) <= row + 33 * 8
+
+
 @pytest.mark.parametrize(
     ("dtype", "gives"),
     [(FLOAT32, FLOAT32), (FLOAT32, None), (INT8, INT8), (INT8, None), (BIT1, BIT1), (BIT1, FLOAT32), (TERN, BIT1)],

@@ -32,6 +32,7 @@ AFTER_IMPORT = {
     "Rows",
     "AddPixels",
     "AddProducts",
+    "MaxPixels",
 }
 """Operators that only passes make: the analysis runs on the imported graph."""
 
