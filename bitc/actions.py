@@ -15,7 +15,7 @@ from bitc.errors import ModelError, UsageError
 from bitc.frontend import load
 from bitc.ir.graph import Array
 from bitc.pipeline import Compiled, Optimized, Options
-from bitc.planning import Planned
+from bitc.planning import Planned, Planner, by_macs, by_work
 from bitc.project import REPORT, write_file, write_project
 from bitc.quantization import Settings
 from bitc.report import check_fit, compile_report
@@ -65,7 +65,7 @@ def _report(compiled: Compiled, objects: Objects) -> dict[str, Any]:
         states,
         str(compiled.planned.schedule),
     )
-    check_fit(report, compiled.plan, compiled.target)
+    check_fit(report, compiled.program, compiled.plan, compiled.target)
     return report
 
 
@@ -206,28 +206,34 @@ def bench(
 
 
 def plan(found: Optimized, target: Target) -> tuple[dict[str, Any], list[Planned], Planned]:
-    """The JSON of `bitc plan`, the plans of its points, and the plan that is taken."""
+    """The JSON of `bitc plan`, the plans of its points, and the plan that is taken. Points are those of which none
+    needs both less memory and fewer multiply-accumulates than another; `faster` are the same for instructions."""
     planner = pipeline.planner(found, target)
     chosen = planner.choose(found.options.max_overhead)
-    front = planner.front()
+    front, faster = planner.front(by_macs), planner.front(by_work)
     if all(p.plan.arena_bytes != chosen.plan.arena_bytes for p in front):
         front = sorted([*front, chosen], key=lambda p: p.mac_factor)
-    points = [
-        {
-            "arena_bytes": p.plan.arena_bytes,
-            "mac_factor": round(p.mac_factor, 4),
-            "schedule": str(p.schedule),
-            "predicted": p.predicted,
-            "lower_bound": p.plan.lower_bound,
-            "liveness": p.plan.liveness,
-            "why_above_bound": p.plan.why_above_bound,
-        }
-        for p in front
-    ]
+    points = [_point(p, planner) for p in front]
     index = next(i for i, p in enumerate(front) if p.plan.arena_bytes == chosen.plan.arena_bytes)
-    fits = target.memory.ram is None or chosen.ram_bytes <= target.memory.ram
     order = {"peak": planner.ordered.peak, "bound": planner.ordered.bound, "quality": planner.ordered.quality}
-    return {"target": target.name, "points": points, "chosen": index, "fits": fits, "order": order}, front, chosen
+    report = {"target": target.name, "points": points, "chosen": index, "fits": planner.fits(chosen), "order": order}
+    return report | {"faster": [_point(p, planner) for p in faster]}, front, chosen
+
+
+def _point(p: Planned, planner: Planner) -> dict[str, Any]:
+    return {
+        "arena_bytes": p.plan.arena_bytes,
+        "mac_factor": round(p.mac_factor, 4),
+        "schedule": str(p.schedule),
+        "predicted": p.predicted,
+        "instructions": p.work,
+        "ram_bytes": p.ram_bytes,
+        "weights_bytes": p.program.weights_bytes,
+        "fits": planner.fits(p),
+        "lower_bound": p.plan.lower_bound,
+        "liveness": p.plan.liveness,
+        "why_above_bound": p.plan.why_above_bound,
+    }
 
 
 def inspection(found: Optimized) -> dict[str, Any]:

@@ -124,10 +124,10 @@ def points(front: Sequence[Planned], chosen: Planned) -> list[Shape]:
 
 def page(model: str, target: str, front: Sequence[Planned], chosen: Planned) -> str:
     """An HTML page with the front, a table of its points and the memory over time of the chosen plan."""
-    head = "".join(f"<th>{name}</th>" for name in ("arena bytes", "work", "instructions", "schedule"))
+    head = "".join(f"<th>{name}</th>" for name in ("arena bytes", "products", "instructions", "schedule"))
     rows = "".join(
         f"<tr{' class=chosen' if p.plan.arena_bytes == chosen.plan.arena_bytes else ''}><td>{p.plan.arena_bytes:,}</td>"
-        f"<td>{p.mac_factor:.3f}</td><td>{'' if p.predicted is None else f'{p.predicted:,}'}</td>"
+        f"<td>{p.mac_factor:.3f}</td><td>{p.work:,}</td>"
         f"<td class=text>{escape(str(p.schedule))}</td></tr>"
         for p in front
     )

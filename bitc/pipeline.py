@@ -55,7 +55,7 @@ class Options:
     `tolerance`: relative distance from ±alpha within which a weight is two-valued. `name`: prefix of C names; empty:
     from the file name. `goal`: what kernels are chosen for.
     `sparse`: whether kernels that leave out zero weights may be chosen. `max_overhead`: factor of multiply-accumulates
-    within which the least memory is wanted; None: the least work that fits the target. `stream`: whether the input
+    within which the least memory is wanted; None: the fewest instructions that fit. `stream`: whether the input
     comes row by row. `overwrite_input`: inputs lie in the arena, where a run may overwrite them.
     """
 

@@ -70,18 +70,17 @@ def compile_report(
     }
 
 
-def check_fit(report: dict[str, Any], plan: MemoryPlan, target: Target) -> None:
+def check_fit(report: dict[str, Any], program: Program, plan: MemoryPlan, target: Target) -> None:
     """Raises DoesNotFit, with the memory map and what would help, if RAM or flash of the target is too small."""
     ram = {k: report[f"{k}_bytes"] or 0 for k in ("arena", "input", "output", "stack")}
     flash = {k: report[f"{k}_bytes"] for k in ("weights", "code")}
     need_ram, need_flash = sum(ram.values()), sum(flash.values())
     if target.memory.ram is not None and need_ram > target.memory.ram:
-        peak = max(plan.slots, key=lambda s: s[0].size, default=None)
-        largest = f"; the largest buffer is {peak[0].name} with {peak[0].size:,} bytes" if peak else ""
         raise DoesNotFit(
-            f"the model needs {need_ram:,} bytes of RAM, the target has {target.memory.ram:,}{largest}",
+            f"the model needs {need_ram:,} bytes of RAM, the target has {target.memory.ram:,}{_peak(program, plan)}",
             where=target.name,
-            hint="`bitc plan` shows how little memory any schedule needs; if that is too much, lower the resolution or "
+            hint="this is the schedule that needs least, within --max-overhead if that is given (`bitc plan` shows "
+            "others); --input stream or --overwrite-input may need less; lower the resolution or "
             "the channels of the layers that are alive at the peak, pool earlier, or choose a target with more RAM "
             "(--ram says how much yours has)",
             detail=_lines(ram) + "\n" + plan.memory_map(),
@@ -96,6 +95,19 @@ def check_fit(report: dict[str, Any], plan: MemoryPlan, target: Target) -> None:
             + ", compile with --optimize size, or choose a target with more flash (--flash says how much yours has)",
             detail=_lines(flash) + "\n" + plan.memory_map(),
         )
+
+
+def _peak(program: Program, plan: MemoryPlan) -> str:
+    """What takes most of the arena, and when it is fullest."""
+    if not plan.slots:
+        return ""
+    largest = max((block for block, _ in plan.slots), key=lambda b: b.size)
+    fullest = max(range(len(program.calls)), key=plan.alive_at)
+    layer = program.layers[program.calls[fullest].layer].name
+    return (
+        f"; the arena is fullest, with {plan.alive_at(fullest):,} bytes, in {layer}; the largest buffer is "
+        f"{largest.name} with {largest.size:,} bytes"
+    )
 
 
 def _lines(sizes: dict[str, int]) -> str:

@@ -16,14 +16,16 @@ from bitc.errors import UsageError
 from bitc.ir.dtypes import FLOAT32
 from bitc.ir.graph import Graph, Value
 from bitc.ir.types import TensorType
+from bitc.kernels import assign_layouts, select
 from bitc.ops.epilogue import Affine
 from bitc.ops.linear import Conv2D
 from bitc.ops.pool import MaxPool
 from bitc.ops.quantize import Requantize
 from bitc.ops.window import Window
 from bitc.planning import Planned, Planner
+from bitc.schedule.row_costs import RowCosts
 from bitc.schedule.rows_first import rows_first
-from bitc.schedule.search import by_work, candidates
+from bitc.schedule.search import Point, Search, by_work
 from tests.codegen.nets import SAME
 from tests.kernels.harness import Compiled, assert_same, call, portable, random_feeds, shared_library
 from tests.schedule.drawn import Net
@@ -92,16 +94,52 @@ def test_what_fits_is_chosen(planner: Planner) -> None:
         memory = replace(TARGET.memory, ram=wanted.ram_bytes)
         chosen = replace(planner, target=replace(TARGET, memory=memory)).choose()
         assert chosen.ram_bytes <= wanted.ram_bytes
-        assert chosen.mac_factor <= wanted.mac_factor
+        assert chosen.work <= wanted.work
+
+
+def searched(planner: Planner) -> Search:
+    graph = assign_layouts(rows_first(planner.graph), TARGET)
+    return Search(graph, RowCosts(TARGET, select(graph, TARGET)))
 
 
 def test_calls_and_copies_count_where_memory_is_given(planner: Planner) -> None:
     """Strips that keep columns multiply nothing twice; they are not free."""
-    front = candidates(rows_first(planner.graph), by_work)
+    front = searched(planner).front(by_work)
     assert [p.work for p in front] == sorted(p.work for p in front)
-    assert all(p.work > p.macs for p in front if p.stages)
     simple = [p for p in front if p.macs == front[0].macs]
-    assert len(simple) > 2 and simple[-1].bytes < simple[0].bytes
+    assert len(simple) > 2 and simple[-1].bytes < simple[0].bytes and simple[-1].work > simple[0].work
+
+
+def test_the_cheapest_that_fits_is_on_the_front(planner: Planner) -> None:
+    search = searched(planner)
+    for p in search.front(by_work):
+        found = search.cheapest(p.bytes, by_work)
+        assert found is not None and found.work == p.work
+        less = search.cheapest(p.bytes - 1, by_work)
+        assert less is None or less.work > p.work
+
+
+def test_what_is_lowered_needs_what_was_estimated(planner: Planner) -> None:
+    """Working memory, alignment and what outputs lie over included; gaps aside."""
+    points = [p for p in planner._search.front() if p.stages]
+    assert len(points) > 2
+    for p in points:
+        before = p.bytes
+        plan = planner._at(p, planner._lean).plan
+        assert plan.lower_bound == pytest.approx(before, rel=0.03)
+
+
+def test_what_parts_really_need_takes_the_place_of_estimates(planner: Planner) -> None:
+    search = searched(planner)
+    point = search.front()[-1]
+    search.learn(point, {n.outputs[0].name: 10**6 for n in search.graph.nodes})
+    assert all(part.bytes == 10**6 for part in point.parts)
+    assert search.front()[-1].bytes < 10**6  # in another way
+    other = search.cheapest(10**6)
+    assert isinstance(other, Point)
+    search.avoid(other, 2 * 10**6)
+    again = search.cheapest(10**6)
+    assert again is None or again.parts != other.parts
 
 
 def test_the_least_memory_within_an_overhead(planner: Planner) -> None:

@@ -103,8 +103,8 @@ def target_options(command: _Command) -> _Command:
             type=click.FloatRange(1),
             default=None,
             metavar="FACTOR",
-            help="Use the least RAM with at most so many times the multiply-accumulates, e.g. 1.25. Default: the least "
-            "work that fits the RAM.",
+            help="Use the least RAM with at most so many times the multiply-accumulates, e.g. 1.25. Default: the "
+            "fewest instructions, as predicted, that fit the RAM.",
         ),
         click.option(
             "--input",

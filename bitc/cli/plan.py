@@ -40,22 +40,23 @@ def plan_command(folder: Path | None, png: bool, force: bool, **options: Any) ->
     if job.json:
         render.emit_json(report)
         return
-    rows = [
-        [
-            "*" if i == report["chosen"] else "",
-            p["arena_bytes"],
-            f"{p['mac_factor']:.3f}",
-            p["predicted"],
-            p["schedule"],
-        ]
-        for i, p in enumerate(report["points"])
-    ]
-    render.table(
-        f"{job.model.name} on {job.target.name}: arena against work",
-        ["", "arena bytes", "work", "predicted cost", "schedule"],
-        rows,
-        right=(1, 2, 3),
-    )
+    taken = report["points"][report["chosen"]]["arena_bytes"]
+    for what, points in (("products", report["points"]), ("instructions", report["faster"])):
+        render.table(
+            f"{job.model.name} on {job.target.name}: the least arena for the fewest {what}",
+            ["", "arena bytes", "products", "instructions", "schedule"],
+            [
+                [
+                    "*" if p["arena_bytes"] == taken else "",
+                    p["arena_bytes"],
+                    f"{p['mac_factor']:.3f}",
+                    p["instructions"],
+                    p["schedule"],
+                ]
+                for p in points
+            ],
+            right=(1, 2, 3),
+        )
     click.echo(f"order of the layers: {report['order']['quality']}")
     if not report["fits"]:
         click.echo("no schedule fits the RAM of the target", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from bitc.ir.program import Buffer
@@ -39,8 +40,15 @@ class MemoryPlan:
     """Peak of the live bytes if each buffer had its own."""
     slots: tuple[tuple[Block, int], ...] = field(repr=False)
     """Placed blocks with their offsets."""
+    alive: tuple[tuple[int, int], ...] = field(default=(), repr=False)
+    """Bytes alive, less what outputs may lie over inputs, by the call from which on there are so many."""
     state_bytes: int = 0
     """Bytes at the start of the arena that keep their contents between runs."""
+
+    def alive_at(self, call: int) -> int:
+        """Bytes alive during a call, less what its output may lie over its inputs."""
+        at = bisect_right(self.alive, (call, self.liveness))
+        return self.alive[at - 1][1] if at else 0
 
     @property
     def scratch_bytes(self) -> int:

@@ -212,6 +212,8 @@ class Layer:
     """Kernels that were not taken, each with the reason."""
     recomputed: int = 0
     """Multiply-accumulates beyond `macs`, where tiles overlap."""
+    value: str = ""
+    """What it makes."""
 
 
 @dataclass(frozen=True, eq=False)

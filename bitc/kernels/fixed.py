@@ -10,6 +10,7 @@ between two codes (which the definition rounds to even), m may still be right.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -51,8 +52,13 @@ class UpperWord:
 
 def upper_word(op: Requant, bias: Array, multiplier: Array, shift: Array, low: Array, high: Array) -> UpperWord | None:
     """The same function of sums ``low <= acc <= high``, or None. Arrays have one element, or one per channel."""
-    given = (np.asarray(p, np.int64).reshape(-1) for p in (bias, multiplier, shift, low, high))
-    b, m, s, lo, hi = np.broadcast_arrays(*given)
+    return _upper_word(op, *(np.asarray(p, np.int64).tobytes() for p in (bias, multiplier, shift, low, high)))
+
+
+@lru_cache(maxsize=4096)
+def _upper_word(op: Requant, *given: bytes) -> UpperWord | None:
+    """As `upper_word`, for the bytes of the arrays: a layer asks again for each form of its rows."""
+    b, m, s, lo, hi = np.broadcast_arrays(*(np.frombuffer(p, np.int64) for p in given))
     if op.hi == op.lo or not m.any():
         return None
     lo, hi = lo + b, hi + b

@@ -339,8 +339,9 @@ class _Lowering:
         name = node.origin or node.output.name
         guess = None if cost is None else round(cost) * self.times
         again = 0 if spent is None else spent - macs
+        value, row = node.outputs[0].name, choice.variant.name
         self.layers.append(
-            Layer(name, node.op.name, choice.variant.name, kind, macs, weights, arrow, guess, choice.rejected, again)
+            Layer(name, node.op.name, row, kind, macs, weights, arrow, guess, choice.rejected, again, value)
         )
 
     def _call(self, step: Step, node: Node, layer: int) -> Call:

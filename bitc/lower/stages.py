@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from bitc.errors import InternalError
 from bitc.ir.graph import Graph, Node, Value
@@ -22,6 +23,7 @@ from bitc.schedule.columns import Strip, stores, strips
 from bitc.schedule.estimate import macs_of
 from bitc.schedule.loops import Again, Folded, Once, fold_parts
 from bitc.schedule.parts import parts
+from bitc.schedule.row_costs import row_node
 from bitc.schedule.rows import Drop, Make, image_inputs, image_size, window
 from bitc.schedule.totals import adds_up, rows_of
 from bitc.target import Target
@@ -35,7 +37,7 @@ class _Ring:
     rows: int
     columns: int
 
-    @property
+    @cached_property
     def type(self) -> TensorType:
         return self.value.type.with_shape((1, self.rows, self.columns, self.value.type.channels))
 
@@ -255,14 +257,8 @@ class StageLowering:
         self, k: int, node: Node, pads: tuple[int, int, int, int], shapes: Mapping[int, tuple[int, ...]], columns: int
     ) -> _Row:
         """One row of node number k; `node` is that, as it is on this row."""
-        images = {Value(node.input(i).name, node.input(i).type.with_shape(shape)): i for i, shape in shapes.items()}
-        by_input = {i: v for v, i in images.items()}
-        y = Value(node.output.name, node.output.type.with_shape((1, 1, columns, node.output.type.channels)))
-        inputs = tuple(y if v is node.output else by_input.get(i, v) for i, v in enumerate(node.inputs))
-        small = replace(node, op=node.op.on_window(pads, (1, columns)), inputs=inputs, outputs=(y,))
-        types = small.op.infer(*(None if v is None else v.type for v in inputs))
-        if types[0].shape != y.shape:
-            raise InternalError(f"a row of {node.output.name} is {types[0]}, not {y.type}", where="stage lowering")
+        small, images = row_node(node, pads, shapes, columns)
+        y = small.output
         choice = self._choose(k, small)
         built = choice.variant.build(small, self.target)
         if isinstance(built, View):

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from bitc.ir.plan import Block, MemoryPlan
 from bitc.ir.program import Buffer, Call, Kind, Overlap, Program
-from bitc.schedule.place import Group, lower_bound, place
+from bitc.schedule.place import Group, alive, lower_bound, place
 
 
 def plan_memory(program: Program) -> MemoryPlan:
@@ -30,7 +30,9 @@ def plan_memory(program: Program) -> MemoryPlan:
     at = {root: offsets[numbers[0]] - parts.blocks_start[numbers[0]] for root, numbers in parts.of.items()}
     align = max([b.align for b in parts.blocks], default=1)
     slots = tuple(zip(parts.blocks, offsets, strict=True))
-    plan = MemoryPlan(at, size, align, lower_bound(parts.blocks, all_of_them), lower_bound(parts.blocks), slots)
+    used = tuple(alive(parts.blocks, all_of_them))
+    bound = max((size for _, size in used), default=0)
+    plan = MemoryPlan(at, size, align, bound, lower_bound(parts.blocks), slots, used)
     return _after_states(plan, program)
 
 
@@ -49,9 +51,9 @@ def _after_states(plan: MemoryPlan, program: Program) -> MemoryPlan:
     kept = tuple((Block(f"state {b.name}", b.type.nbytes, b.type.alignment, 0, last), at) for b, at in offsets.items())
     moved = tuple((block, at + base) for block, at in plan.slots)
     table = offsets | {b: at + base for b, at in plan.offsets.items()}
-    return MemoryPlan(
-        table, plan.arena_bytes + base, align, plan.lower_bound + base, plan.liveness + base, kept + moved, end
-    )
+    used = tuple((call, size + base) for call, size in plan.alive)
+    sizes = (plan.lower_bound + base, plan.liveness + base)
+    return MemoryPlan(table, plan.arena_bytes + base, align, *sizes, kept + moved, used, end)
 
 
 @dataclass(frozen=True, eq=False)

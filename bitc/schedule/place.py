@@ -8,8 +8,9 @@ sticks out is placed first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from bitc.ir.plan import Block
 from bitc.ir.program import Overlap
@@ -23,8 +24,10 @@ SEARCH_STEPS = 20_000
 """Placements that the search may try."""
 FEW = 48
 """Groups whose orders are searched."""
+CLOSE = 1.001
+"""How far above the bound a plan of many groups is good enough."""
 REPAIRS = 24
-"""Orders of many groups that are tried."""
+"""Orders of many groups that are tried without a better one."""
 
 
 def place(
@@ -45,15 +48,23 @@ def place(
 
 def lower_bound(blocks: Sequence[Block], overlaps: Overlaps | None = None) -> int:
     """Peak over all calls of the bytes alive, less what may be shared then."""
+    return max((size for _, size in alive(blocks, overlaps)), default=0)
+
+
+def alive(blocks: Sequence[Block], overlaps: Overlaps | None = None) -> list[tuple[int, int]]:
+    """Bytes alive, less what may be shared then, by the call from which on there are so many."""
     shared: dict[int, int] = {}
     for (y, x), how in (overlaps or {}).items():
         shared[y] = shared.get(y, 0) + _shared(blocks[y].size, blocks[x].size, how)
-    peak = 0
-    for t in {b.start for b in blocks}:
-        alive = [(b.size, min(shared.get(i, 0), b.size) if b.start == t else 0)
-                 for i, b in enumerate(blocks) if b.start <= t <= b.stop]  # fmt: skip
-        peak = max(peak, sum(size - saved for size, saved in alive))
-    return peak
+    change: dict[int, int] = {}
+    saved: dict[int, int] = {}
+    for i, b in enumerate(blocks):
+        change[b.start] = change.get(b.start, 0) + b.size
+        change[b.stop + 1] = change.get(b.stop + 1, 0) - b.size
+        saved[b.start] = saved.get(b.start, 0) + min(shared.get(i, 0), b.size)
+    times = sorted(change)
+    sizes = accumulate(change[t] for t in times)
+    return [(t, size - saved.get(t, 0)) for t, size in zip(times, sizes, strict=True)]
 
 
 def _shared(y: int, x: int, how: Overlap) -> int:
@@ -63,6 +74,17 @@ def _shared(y: int, x: int, how: Overlap) -> int:
         lead = how.lead - -(-(how.lead - lead) // how.step) * how.step
     low, high = max(lead, 0), min(lead + y, x)
     return max(high - low, 0)
+
+
+def _meeting(blocks: Sequence[Block]) -> Iterator[tuple[int, int]]:
+    """Pairs of blocks that are alive at the same time, each in both orders."""
+    alive: list[int] = []
+    for i in sorted(range(len(blocks)), key=lambda i: blocks[i].start):
+        alive = [j for j in alive if blocks[j].stop >= blocks[i].start]
+        for j in alive:
+            yield i, j
+            yield j, i
+        alive.append(i)
 
 
 @dataclass(frozen=True)
@@ -104,28 +126,32 @@ class _Placing:
     def _limits(self, overlaps: Overlaps) -> list[list[_Limit]]:
         group_of = {i: (g, start) for g, group in enumerate(self.groups) for i, start in group}
         limits: list[list[_Limit]] = [[] for _ in self.groups]
-        for i, a in enumerate(self.blocks):
-            for j, b in enumerate(self.blocks):
-                (g, at), (other, start) = group_of[i], group_of[j]
-                if g == other or not a.meets(b):
-                    continue
-                low, high = start - at - a.size, start + b.size - at
-                if (i, j) in overlaps:
-                    how = overlaps[i, j]
-                    limits[g].append(_Limit(other, low, high, -1, how.lead + start - at, how.step))
-                elif (j, i) in overlaps:
-                    how = overlaps[j, i]
-                    limits[g].append(_Limit(other, low, high, 1, start - at - how.lead, how.step))
-                else:
-                    limits[g].append(_Limit(other, low, high))
+        for i, j in _meeting(self.blocks):
+            a, b = self.blocks[i], self.blocks[j]
+            (g, at), (other, start) = group_of[i], group_of[j]
+            if g == other:
+                continue
+            low, high = start - at - a.size, start + b.size - at
+            if (i, j) in overlaps:
+                how = overlaps[i, j]
+                limits[g].append(_Limit(other, low, high, -1, how.lead + start - at, how.step))
+            elif (j, i) in overlaps:
+                how = overlaps[j, i]
+                limits[g].append(_Limit(other, low, high, 1, start - at - how.lead, how.step))
+            else:
+                limits[g].append(_Limit(other, low, high))
         return limits
 
     def best(self, bound: int) -> Placed:
         """The best plan found; a first one that meets the bound."""
-        best = min((self._first_fit(order) for order in self._orders()), key=lambda r: r[1])
-        if best[1] > bound:
-            better = self._search(bound, best) if len(self.groups) <= FEW else self._repair(bound)
-            best = min(best, better, key=lambda r: r[1])
+        tried = sorted(((self._first_fit(order), order) for order in self._orders()), key=lambda r: r[0][1])
+        best = tried[0][0]
+        if len(self.groups) <= FEW:
+            return self._search(bound, best) if best[1] > bound else best
+        for found, order in tried:
+            if best[1] <= CLOSE * bound:
+                break
+            best = min(best, self._repair(bound, order, found), key=lambda r: r[1])
         return best
 
     def _orders(self) -> list[Order]:
@@ -166,17 +192,15 @@ class _Placing:
             placed[g] = self._lowest(placed, g)
         return self._ends(placed)
 
-    def _repair(self, bound: int) -> Placed:
-        """Place by size, then again and again with the group that ends highest first."""
-        order = self._orders()[0]
-        best = found = self._first_fit(order)
-        for _ in range(REPAIRS):
-            if best[1] == bound:
-                break
+    def _repair(self, bound: int, order: Order, best: Placed) -> Placed:
+        """Place again and again with the group that ends highest first."""
+        found, left = best, REPAIRS
+        while left and best[1] > bound:
             offsets = found[0]
             highest = max(order, key=lambda g: offsets[self.groups[g]] + self.sizes[g])
             order = [highest, *(g for g in order if g != highest)]
             found = self._first_fit(order)
+            left = REPAIRS if found[1] < best[1] else left - 1
             best = min(best, found, key=lambda r: r[1])
         return best
 

@@ -1,21 +1,24 @@
 """The schedules worth having: the least memory for each amount of extra work.
 
 A graph is cut where few bytes cross. Between two cuts the layers run one by one, or as one stage with any number of
-strips; which cuts and stages give the best pairs of memory and work is found by dynamic programming over the cuts,
-on estimates.
+strips; which cuts and ways to run give the best pairs of memory and work is found by dynamic programming over the cuts.
+That is done on estimates; once a schedule has been lowered, what its parts really need takes their place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
-from bitc.ir.graph import Graph, Value
+from bitc.ir.graph import Graph
 from bitc.ir.schedule import Blocks, Stage
-from bitc.ops.movement import Reshape
 from bitc.schedule.blocks import SIZE, chains, splits
-from bitc.schedule.estimate import StageEstimates, macs
+from bitc.schedule.estimate import StageEstimates
+from bitc.schedule.estimate import macs as products
+from bitc.schedule.live import Live, cuts
 from bitc.schedule.overlay import operands, overwritten
+from bitc.schedule.row_costs import RowCosts
 from bitc.schedule.rows import reads_own_pixels, why_not
 from bitc.schedule.streaming import downstream
 
@@ -25,162 +28,189 @@ BLOCKS = (16,)
 """Sizes of blocks of channels that are tried."""
 MOST = 64
 """Partial schedules kept per cut."""
-NO_WORK = 1 << 62
+
+
+class Costed(Protocol):
+    """What can be weighed: bytes of the arena, multiply-accumulates, predicted instructions."""
+
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def macs(self) -> int: ...
+    @property
+    def work(self) -> int: ...
+
+
+@dataclass(eq=False)
+class Part:
+    """Nodes [start, stop) of the graph in one way to run; without stages one by one. `bytes` are estimated until the
+    part is lowered."""
+
+    start: int
+    stop: int
+    stages: tuple[Stage | Blocks, ...]
+    bytes: int
+    macs: int
+    work: int
+    known: bool = False
 
 
 @dataclass(frozen=True)
 class Point:
-    """A schedule: bytes of the arena, as estimated, multiply-accumulates, and these with what calls and copies take."""
+    """A schedule: bytes of the arena, multiply-accumulates, and instructions as predicted."""
 
     bytes: int
     macs: int
     work: int
-    stages: tuple[Stage | Blocks, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def stages(self) -> tuple[Stage | Blocks, ...]:
+        return tuple(stage for part in self.parts for stage in part.stages)
+
+    def then(self, part: Part) -> Point:
+        """This, and then a part."""
+        return Point(max(self.bytes, part.bytes), self.macs + part.macs, self.work + part.work, (*self.parts, part))
 
 
-Cost = Callable[[Point], int]
+NOTHING = Point(0, 0, 0, ())
+Cost = Callable[[Costed], int]
 
 
-def by_macs(point: Point) -> int:
+def by_macs(point: Costed) -> int:
     """Multiply-accumulates."""
     return point.macs
 
 
-def by_work(point: Point) -> int:
-    """Multiply-accumulates, calls and copies."""
+def by_work(point: Costed) -> int:
+    """Instructions."""
     return point.work
 
 
-def candidates(graph: Graph, cost: Cost = by_macs) -> list[Point]:
-    """Schedules of which none needs less memory at no higher cost than another, the least cost first."""
-    graph = downstream(graph)
-    cuts = _cuts(graph)
-    live = _Live(graph)
-    ok = [not why_not(n) for n in graph.nodes]
-    blocks = [Blocks(nodes, SIZE) for nodes in chains(graph)]
-    inside = {i for b in blocks for i in range(graph.nodes.index(b.nodes[0]) + 1, graph.nodes.index(b.nodes[-1]) + 1)}
-    cuts = [c for c in cuts if c not in inside]
-    best: dict[int, list[Point]] = {0: [Point(0, 0, 0, ())]}
-    for k, stop in enumerate(cuts[1:], 1):
-        found: list[Point] = []
-        for start in cuts[:k]:
-            for option in _options(graph, live, ok, blocks, start, stop, start == cuts[k - 1]):
-                found += [
-                    Point(
-                        max(p.bytes, option.bytes),
-                        p.macs + option.macs,
-                        p.work + option.work,
-                        p.stages + option.stages,
-                    )
-                    for p in best[start]
-                ]
-        best[stop] = pareto(found, cost)
-    return best[cuts[-1]]
+class Search:
+    """The schedules of a graph. `layers`: bytes of the arena while a value is made by a node that runs by itself, by
+    the value's name, where this is known. `inputs_inside`: the inputs lie in the arena."""
+
+    def __init__(
+        self, graph: Graph, costs: RowCosts, layers: Mapping[str, int] | None = None, inputs_inside: bool = False
+    ) -> None:
+        self.graph, self.costs = downstream(graph), costs
+        self.layers = layers or {}
+        self.live = Live(self.graph, inputs_inside)
+        self.cuts, self._parts = self._found()
+
+    def front(self, cost: Cost = by_macs) -> list[Point]:
+        """Schedules of which none needs less memory at no higher cost than another, the least cost first."""
+        best: dict[int, list[Point]] = {0: [NOTHING]}
+        for stop in self.cuts[1:]:
+            found = [p.then(part) for parts in self._ending(stop) for part in pareto(parts, cost)
+                     for p in best[part.start]]  # fmt: skip
+            best[stop] = pareto(found, cost)
+        eased = [self.cheapest(p.bytes, cost) for p in best[self.cuts[-1]]]
+        return pareto([p for p in eased if p is not None], cost)
+
+    def cheapest(self, room: int, cost: Cost = by_work) -> Point | None:
+        """The least cost of all that fit in so many bytes; None if nothing does."""
+        best: dict[int, Point] = {0: NOTHING}
+        for stop in self.cuts[1:]:
+            parts = [part for parts in self._ending(stop) for part in parts if part.bytes <= room]
+            found = [best[part.start].then(part) for part in parts if part.start in best]
+            if found:
+                best[stop] = min(found, key=lambda p: (cost(p), p.work, p.macs, len(p.stages), p.bytes))
+        return best.get(self.cuts[-1])
+
+    def learn(self, point: Point, bytes_of: Mapping[str, int]) -> None:
+        """Take what the parts of a schedule have turned out to need for their estimates: the bytes alive while a value
+        is made, by its name."""
+        for part in point.parts:
+            if part.known:
+                continue
+            nodes, part.known = self.graph.nodes[part.start : part.stop], True
+            part.bytes = max(bytes_of.get(n.outputs[0].name, 0) for n in nodes)
+
+    def avoid(self, point: Point, arena: int) -> None:
+        """The schedule as a whole takes so many bytes, since there are gaps: count them for its largest parts."""
+        most = max((part.bytes for part in point.parts), default=0)
+        for part in point.parts:
+            part.bytes = arena if part.bytes == most else part.bytes
+
+    def _ending(self, stop: int) -> Iterable[list[Part]]:
+        """The parts that end at a cut, by their start."""
+        return self._parts[stop].values()
+
+    def _found(self) -> tuple[list[int], dict[int, dict[int, list[Part]]]]:
+        """The cuts, and by where they end and start the parts between them."""
+        graph = self.graph
+        blocks = [Blocks(nodes, SIZE) for nodes in chains(graph)]
+        inside = {i for b in blocks for i in range(graph.nodes.index(b.nodes[0]) + 1,
+                                                   graph.nodes.index(b.nodes[-1]) + 1)}  # fmt: skip
+        at = [c for c in cuts(graph) if c not in inside]
+        ok = [not why_not(n) for n in graph.nodes]
+        found: dict[int, dict[int, list[Part]]] = {}
+        for k, stop in enumerate(at[1:], 1):
+            for start in at[:k]:
+                adjacent = start == at[k - 1]
+                parts = self._one_by_one(start, stop, blocks) if adjacent else []
+                if all(ok[start:stop]) and stop - start > 1 and not reads_own_pixels(graph.nodes[start:stop]):
+                    parts += self._as_stage(start, stop, adjacent)
+                found.setdefault(stop, {})[start] = parts
+        return at, found
+
+    def _one_by_one(self, start: int, stop: int, blocks: Sequence[Blocks]) -> list[Part]:
+        """The nodes one after the other, and with those in blocks of channels that can be."""
+        nodes = self.graph.nodes[start:stop]
+        macs = products(nodes)
+        work = round(sum(self.costs.whole(n) for n in nodes))
+        known = max((self.layers.get(n.outputs[0].name, 0) for n in nodes), default=0)
+        size = known if self.layers else self.live.one_by_one(start, stop, {})
+        found = [Part(start, stop, (), size, macs, work)]
+        mine = tuple(b for b in blocks if b.nodes[0] in nodes)
+        if mine:
+            sizes = {n.output: n.output.type.nbytes * b.size // b.nodes[0].output.type.channels
+                     for b in mine for n in b.nodes[:-1]}  # fmt: skip
+            found.append(Part(start, stop, mine, self.live.one_by_one(start, stop, sizes), macs, work))
+        return found
+
+    def _as_stage(self, start: int, stop: int, short: bool) -> Iterator[Part]:
+        """The ways to run the nodes as a stage that are tried; `short`: there is no cut between them."""
+        nodes = tuple(self.graph.nodes[start:stop])
+        estimates = StageEstimates(self.graph, nodes, self.costs)
+        around = self.live.around(start, stop)
+        for stage in self._stages(estimates, short):
+            estimate = estimates.of(stage)
+            if estimate is not None:
+                taken = nodes[-1].output.type.nbytes if overwritten(self.graph, stage) else 0
+                yield Part(start, stop, (stage,), around - taken + estimate.bytes, estimate.macs, estimate.work)
+
+    def _stages(self, estimates: StageEstimates, short: bool) -> Iterator[Stage]:
+        nodes = estimates.nodes
+        width = nodes[-1].output.shape[2]
+        operand = frozenset(operands(self.graph, nodes)[:1])
+        wide = [n.output.type.channels for n in splits(self.graph, nodes)] if short else []
+        blocks = (0, *(size for size in BLOCKS if max(wide, default=0) > size))
+        for count in sorted({-(-width // -(-width // count)) for count in (*STRIPS, width) if count <= width}):
+            for block in blocks:
+                stage = Stage(nodes, count, block=block)
+                yield stage
+                if count == 1:
+                    continue
+                if operand:
+                    yield replace(stage, keep=operand)
+                halos = estimates.halos(stage)
+                if halos:
+                    yield replace(stage, keep=frozenset(halos))
 
 
-def pareto(points: Iterable[Point], cost: Cost) -> list[Point]:
+Weighed = TypeVar("Weighed", bound=Costed)
+
+
+def pareto(points: Iterable[Weighed], cost: Cost) -> list[Weighed]:
     """Those of which no other is better in one and as good in the other, at most `MOST`, the least cost first."""
-    kept: list[Point] = []
-    for p in sorted(points, key=lambda p: (cost(p), p.bytes, p.work, len(p.stages))):
+    kept: list[Weighed] = []
+    for p in sorted(points, key=lambda p: (cost(p), p.bytes, p.work)):
         if not kept or p.bytes < kept[-1].bytes:
             kept.append(p)
     if len(kept) <= MOST:
         return kept
     step = (len(kept) - 1) / (MOST - 1)
     return [kept[round(i * step)] for i in range(MOST)]
-
-
-def _options(
-    graph: Graph, live: _Live, ok: Sequence[bool], blocks: Sequence[Blocks], start: int, stop: int, adjacent: bool
-) -> list[Point]:
-    """How nodes [start, stop) may run; one after the other only if no cut is between."""
-    nodes = graph.nodes[start:stop]
-    found = []
-    if adjacent:
-        work, stages, sizes = macs(nodes), tuple(b for b in blocks if b.nodes[0] in nodes), dict[Value, int]()
-        found.append(Point(live.one_by_one(start, stop, sizes), work, work, ()))
-        for b in stages:
-            channels = b.nodes[0].output.type.channels
-            sizes |= {n.output: n.output.type.nbytes * b.size // channels for n in b.nodes[:-1]}
-        if stages:
-            found.append(Point(live.one_by_one(start, stop, sizes), work, work, stages))
-    if not all(ok[start:stop]) or len(nodes) < 2 or reads_own_pixels(nodes):
-        return found
-    estimates = StageEstimates(graph, tuple(nodes))
-    around = live.around(start, stop)
-    for stage in _stages(graph, estimates, adjacent):
-        estimate = estimates.of(stage)
-        if estimate is not None:
-            taken = nodes[-1].output.type.nbytes if overwritten(graph, stage) else 0
-            found.append(Point(around - taken + estimate.bytes, estimate.macs, estimate.work, (stage,)))
-    return found
-
-
-def _stages(graph: Graph, estimates: StageEstimates, short: bool) -> Iterator[Stage]:
-    """The ways to run nodes as a stage that are tried; `short`: there is no cut between them."""
-    nodes = estimates.nodes
-    width = nodes[-1].output.shape[2]
-    operand = frozenset(operands(graph, nodes)[:1])
-    wide = [n.output.type.channels for n in splits(graph, nodes)] if short else []
-    blocks = (0, *(size for size in BLOCKS if max(wide, default=0) > size))
-    for count in sorted({-(-width // -(-width // count)) for count in (*STRIPS, width) if count <= width}):
-        for block in blocks:
-            stage = Stage(nodes, count, block=block)
-            yield stage
-            if count == 1:
-                continue
-            if operand:
-                yield replace(stage, keep=operand)
-            halos = estimates.halos(stage)
-            if halos:
-                yield replace(stage, keep=frozenset(halos))
-
-
-class _Live:
-    """Which bytes of the arena are in use around a range of nodes."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        owner: dict[Value, Value] = {}
-        self.first: dict[Value, int] = {}
-        self.last: dict[Value, int] = {}
-        for i, n in enumerate(graph.nodes):
-            for v in n.outputs:
-                view = isinstance(n.op, Reshape) and n.inputs[0] is not None
-                owner[v] = owner.get(n.input(0), n.input(0)) if view else v
-                self.first.setdefault(owner[v], i)
-            for x in n.inputs:
-                if x is not None and owner.get(x) in self.first:
-                    self.last[owner[x]] = i
-        outside = {owner.get(v, v) for v in graph.outputs} | set(graph.inputs)
-        self.values = [v for v in self.first if v not in outside and v in self.last and v not in graph.inputs]
-
-    def crossing(self, at: int) -> list[Value]:
-        """Values made before node `at` and read from it on."""
-        return [v for v in self.values if self.first[v] < at <= self.last[v]]
-
-    def one_by_one(self, start: int, stop: int, sizes: Mapping[Value, int]) -> int:
-        """The most bytes in use while the nodes run one after the other; `sizes` of values that are never whole."""
-        peak = 0
-        for i in range(start, stop):
-            used = sum(sizes.get(v, v.type.nbytes) for v in self.values if self.first[v] <= i <= self.last[v])
-            peak = max(peak, used)
-        return peak
-
-    def around(self, start: int, stop: int) -> int:
-        """Bytes of what is made before and read from `start` on, and of what is made in the range and read after it."""
-        before = sum(v.type.nbytes for v in self.crossing(start))
-        return before + sum(v.type.nbytes for v in self.values if start <= self.first[v] < stop <= self.last[v])
-
-
-def _cuts(graph: Graph) -> list[int]:
-    """Places between nodes where a stage may start or stop: where the bytes that cross are no more than at both
-    neighbouring places."""
-    live, count = _Live(graph), len(graph.nodes)
-    crossing = [sum(v.type.nbytes for v in live.crossing(i)) for i in range(count + 1)]
-    inner = [
-        i
-        for i in range(1, count)
-        if crossing[i] <= min(crossing[i - 1] or NO_WORK, crossing[i + 1] or NO_WORK) and len(live.crossing(i)) <= 1
-    ]
-    return [0, *inner, count]
