@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from bitc.cli import main
+from bitc.kernels.select import Goal, Offer, weigh
+from bitc.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ("fashion_cnn", "mnist_mlp")
@@ -58,3 +60,13 @@ def test_readme_shows_the_goals(reports: dict[str, dict[str, dict]], update_gold
         readme.write_text(wanted, encoding="utf-8")
         return
     assert text == wanted, "run pytest tests/kernels/test_goals.py --update-golden"
+
+
+def test_larger_weights_have_to_pay() -> None:
+    """Twice the flash for half as much again in speed is no bargain; for three times the speed it is."""
+    target = Target.load("cortex-m4")
+    small, large, fast = Offer(1000, 1000, 0), Offer(700, 2000, 0), Offer(300, 2000, 0)
+    assert weigh([small, large], target, Goal.BALANCED) is small
+    assert weigh([small, fast], target, Goal.BALANCED) is fast
+    assert weigh([small, large], target, Goal.SPEED) is large
+    assert weigh([small, fast], target, Goal.SIZE) is small
