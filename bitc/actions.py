@@ -15,7 +15,7 @@ from bitc.errors import ModelError, UsageError
 from bitc.frontend import load
 from bitc.ir.graph import Array
 from bitc.pipeline import Compiled, Optimized, Options
-from bitc.planning import Planned, Planner, by_macs, by_work
+from bitc.planning import SHOWN, Planned, Planner, by_macs, by_work
 from bitc.project import REPORT, write_file, write_project
 from bitc.quantization import Settings
 from bitc.report import check_fit, compile_report
@@ -210,7 +210,7 @@ def plan(found: Optimized, target: Target) -> tuple[dict[str, Any], list[Planned
     needs both less memory and fewer multiply-accumulates than another; `faster` are the same for instructions."""
     planner = pipeline.planner(found, target)
     chosen = planner.choose(found.options.max_overhead)
-    front, faster = planner.front(by_macs), planner.front(by_work)
+    front, faster = planner.front(by_macs), planner.front(by_work, SHOWN // 2 + 1)
     if all(p.plan.arena_bytes != chosen.plan.arena_bytes for p in front):
         front = sorted([*front, chosen], key=lambda p: p.mac_factor)
     points = [_point(p, planner) for p in front]

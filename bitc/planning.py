@@ -27,8 +27,8 @@ __all__ = ["Planned", "Planner", "by_macs", "by_work"]
 STACK, STAGES_STACK = 1024, 1536
 """Bytes set aside for the stack while a schedule is chosen, layer by layer and with stages: frames are known only after
 compilation."""
-SHOWN = 9
-"""Points of a front that are worked out."""
+SHOWN = 7
+"""Points of a front that are worked out: each is lowered and placed, which takes most of the time of a plan."""
 TRIED = 8
 """Schedules that are worked out to find one that fits."""
 NEAR = 1.05
@@ -122,10 +122,10 @@ class Planner:
         kept = tuple(i for i, _ in self.states)
         return self._laid_out(by_rows(self.graph, kept) if self.stream else rows_first(self.graph))
 
-    def front(self, cost: Cost = by_macs) -> list[Planned]:
+    def front(self, cost: Cost = by_macs, shown: int = SHOWN) -> list[Planned]:
         """Plans of which none needs both less memory and less work than another, least work first."""
         points = [p for p in self._search.front(cost) if p.stages]
-        found = [self.by_layers, self._lean_layers, *(self._at(p, self._lean) for p in thinned(points, SHOWN))]
+        found = [self.by_layers, self._lean_layers, *(self._at(p, self._lean) for p in thinned(points, shown))]
         found.append(self._least_memory(float("inf"), cost))
         counted = _macs if cost is by_macs else _work
         found.sort(key=lambda p: (p is not self.by_layers, counted(p), p.plan.arena_bytes))

@@ -93,12 +93,12 @@ def _halves(steps: tuple[Step, ...]) -> Array:
 def accepts_pairs(node: Node, target: Target) -> str:
     if reason := conv_smlad.accepts(node, target):
         return reason
-    size = _decoded(node, target) * 4
+    w = _halves(conv_smlad.build(node, target))
+    size = _decoded(node, target, w) * 4
     if conv_smlad.one_by_one(node, target) and node.output.type.rows > 1:
         return "pixels one by one"
     if target.memory.ram is not None and size > target.memory.ram // SHARE:
         return f"{size} bytes of decoded weights"
-    w = _halves(conv_smlad.build(node, target))
     book = np.unique(w)
     if len(book) > 256:
         return f"more than 256 different pairs of weights ({len(book)})"
@@ -106,11 +106,11 @@ def accepts_pairs(node: Node, target: Target) -> str:
     return "" if saved else "indices and codebook are no smaller than the weights"
 
 
-def _decoded(node: Node, target: Target) -> int:
+def _decoded(node: Node, target: Target, packed: Array) -> int:
     """Words of decoded weights: all, or those of a block of outputs."""
     w = node.input(1)
     if not conv_smlad.one_by_one(node, target):
-        return _halves(conv_smlad.build(node, target)).size // 2
+        return packed.size // 2
     return min(conv_smlad.OUTPUTS, w.shape[0]) * -(-(w.type.size // w.shape[0]) // GROUP)
 
 
@@ -122,7 +122,7 @@ def build_pairs(node: Node, target: Target) -> tuple[Step, ...]:
         *(a for a in steps[0].args if a.name != "w"),
         Arg("codes", Packed(indices(w, book))),
         Arg("book", Packed(book, "book")),
-        scratch("decoded", _decoded(node, target), np.uint32),
+        scratch("decoded", _decoded(node, target, w), np.uint32),
     )
     context = steps[0].context | {"code_bits": width(book), "codes": w.size}
     return (replace(steps[0], kernel=PAIRS.name, args=args, context=context),)

@@ -89,15 +89,15 @@ def _meeting(blocks: Sequence[Block]) -> Iterator[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class _Limit:
-    """Where a group may lie, counted from another: not within (low, high), unless it is the one that overlaps (`side`
-    -1: up to `limit`) or is overlapped (1: from `limit` on), at whole steps from there."""
+    """Where a group may lie, counted from another that it overlaps (`side` -1: up to `limit`) or is overlapped by (1:
+    from `limit` on), at whole steps from there, and anywhere outside of (low, high)."""
 
     other: int
     low: int
     high: int
-    side: int = 0
-    limit: int = 0
-    step: int = 1
+    side: int
+    limit: int
+    step: int
 
     def next(self, distance: int) -> int:
         """The least allowed distance that is not less."""
@@ -105,10 +105,10 @@ class _Limit:
             return distance
         if self.side < 0 and distance <= self.limit:
             return self.limit - (self.limit - distance) // self.step * self.step
-        if self.side > 0:
-            steps = max(0, -(-(distance - self.limit) // self.step))
-            return min(self.limit + steps * self.step, self.high)
-        return self.high
+        if self.side < 0:
+            return self.high
+        steps = max(0, -(-(distance - self.limit) // self.step))
+        return min(self.limit + steps * self.step, self.high)
 
 
 Placed = tuple[dict[Group, int], int]
@@ -121,11 +121,13 @@ class _Placing:
         self.groups = [*groups, *(((i, 0),) for i in range(len(blocks)) if i not in together)]
         self.aligns = [max(blocks[i].align for i, _ in g) for g in self.groups]
         self.sizes = [max(start + blocks[i].size for i, start in g) for g in self.groups]
-        self.limits = self._limits(overlaps)
+        self.apart: list[list[tuple[int, int, int]]] = [[] for _ in self.groups]
+        """Per group where it may not lie: (other, low, high), not within (low, high) counted from the other."""
+        self.limits: list[list[_Limit]] = [[] for _ in self.groups]
+        self._limited(overlaps)
 
-    def _limits(self, overlaps: Overlaps) -> list[list[_Limit]]:
+    def _limited(self, overlaps: Overlaps) -> None:
         group_of = {i: (g, start) for g, group in enumerate(self.groups) for i, start in group}
-        limits: list[list[_Limit]] = [[] for _ in self.groups]
         for i, j in _meeting(self.blocks):
             a, b = self.blocks[i], self.blocks[j]
             (g, at), (other, start) = group_of[i], group_of[j]
@@ -134,25 +136,20 @@ class _Placing:
             low, high = start - at - a.size, start + b.size - at
             if (i, j) in overlaps:
                 how = overlaps[i, j]
-                limits[g].append(_Limit(other, low, high, -1, how.lead + start - at, how.step))
+                self.limits[g].append(_Limit(other, low, high, -1, how.lead + start - at, how.step))
             elif (j, i) in overlaps:
                 how = overlaps[j, i]
-                limits[g].append(_Limit(other, low, high, 1, start - at - how.lead, how.step))
+                self.limits[g].append(_Limit(other, low, high, 1, start - at - how.lead, how.step))
             else:
-                limits[g].append(_Limit(other, low, high))
-        return limits
+                self.apart[g].append((other, low, high))
 
     def best(self, bound: int) -> Placed:
         """The best plan found; a first one that meets the bound."""
-        tried = sorted(((self._first_fit(order), order) for order in self._orders()), key=lambda r: r[0][1])
-        best = tried[0][0]
+        tried = ((self._first_fit(order), order) for order in self._orders())
+        best, order = min(tried, key=lambda r: r[0][1])
         if len(self.groups) <= FEW:
             return self._search(bound, best) if best[1] > bound else best
-        for found, order in tried:
-            if best[1] <= CLOSE * bound:
-                break
-            best = min(best, self._repair(bound, order, found), key=lambda r: r[1])
-        return best
+        return self._repair(bound, order, best) if best[1] > CLOSE * bound else best
 
     def _orders(self) -> list[Order]:
         start = [min(self.blocks[i].start for i, _ in g) for g in self.groups]
@@ -170,16 +167,18 @@ class _Placing:
 
     def _lowest(self, placed: Mapping[int, int], g: int) -> int:
         """The lowest offset at which group g fits."""
-        align, at = self.aligns[g], 0
-        near = sorted((limit for limit in self.limits[g] if limit.other in placed), key=lambda n: placed[n.other])
-        moved = True
-        while moved:
-            moved = False
-            for limit in near:
-                base = placed[limit.other]
-                to = base + limit.next(at - base)
-                if to > at:
-                    at, moved = -(-to // align) * align, True
+        align, at, before = self.aligns[g], 0, -1
+        apart = sorted((placed[o] + low, placed[o] + high) for o, low, high in self.apart[g] if o in placed)
+        near = [(placed[limit.other], limit) for limit in self.limits[g] if limit.other in placed]
+        while at != before:
+            before = at
+            for low, high in apart:
+                if low >= at:  # all others are higher still
+                    break
+                if high > at:
+                    at = -(-high // align) * align
+            for base, limit in near:
+                at = max(at, -(-(base + limit.next(at - base)) // align) * align)
         return at
 
     def _ends(self, placed: Mapping[int, int]) -> Placed:
