@@ -51,7 +51,8 @@ def test_verified_and_within_budget(example: str, target: str, update_golden: bo
         _check_budget(example, target, report, update_golden)
         pytest.skip(f"compiled, not run: {reason}")
     count = 48 if chip.runner.kind == "host" else 2
-    room = ("--ram", "128k") if chip.memory.ram is not None and chip.memory.ram < 2**16 else ()  # for floats
+    small = chip.memory.ram is not None and chip.memory.ram < 2**16  # for floats
+    room = ("--ram", "128k", "--flash", "512k") if small else ()
     inputs = ("--inputs", model.with_name("images.npz"), "--samples", count)
     report = bitc("verify", model, "--target", target, *inputs, *room)
     assert report["ok"] and report["samples"] == count and report["ties"] == 0
