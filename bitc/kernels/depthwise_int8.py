@@ -136,11 +136,12 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
     geo, outputs, dtype = geometry(x.type, op.window), w.shape[0], x.type.dtype
     e, params, bias = summed_epilogue(node, *product_range(node), target)
     flat = w.array.reshape(outputs, geo.taps)
-    start = np.broadcast_to(bias, outputs) - op.x_zero * flat.astype(np.int64).sum(axis=1)
+    taken, moved = rows(geo), shifts(geo)
+    met = flat if any(moved) else flat[:, : taken * geo.kw]  # rows that meet padding alone add what is taken off here
+    start = np.broadcast_to(bias, outputs) - op.x_zero * met.astype(np.int64).sum(axis=1)
     args = [out(node), Arg("x", x), Arg("w", Packed(flat.reshape(-1))), *params]
     if start.any():
         args.append(Arg("start", Packed(start.astype(np.int32), "bias")))
-    taken, moved = rows(geo), shifts(geo)
     context: dict[str, Any] = {
         **geo.context,
         "e": e,
