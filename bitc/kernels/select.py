@@ -29,7 +29,7 @@ class Goal(enum.Enum):
     """The fewest instructions, whatever the weights take."""
     BALANCED = "balanced"
     """The fewest instructions of the rows whose weights take at most 5 % more than they have to, where the target's
-    flash is limited; weights that take more have to save as large a share of the instructions."""
+    flash is limited. Weights twice as large have to be four times as fast."""
     SIZE = "size"
     """The fewest bytes of weights and code, then the fewest instructions."""
 
@@ -145,7 +145,7 @@ def weigh(offers: Sequence[Offer], target: Target, goal: Goal) -> Offer:
         return min(offers, key=lambda o: (o.weights + o.code, o.cost))
     least = min(o.weights for o in offers)
     limit = max(least * (1 + MAX_GROWTH), least + SLACK) if goal is Goal.BALANCED else float("inf")
-    return min(offers, key=lambda o: o.cost * max(1, o.weights / limit))
+    return min(offers, key=lambda o: o.cost * max(1, o.weights / limit) ** 2)
 
 
 def weights_bytes(row: Variant, node: Node, target: Target) -> int:

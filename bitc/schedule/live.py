@@ -29,7 +29,7 @@ class Live:
             for x in n.inputs:
                 if x is not None and owner.get(x) in self.first:
                     self.last[owner[x]] = i
-        outside = {owner.get(v, v) for v in graph.outputs}
+        outside = {owner.get(v, v) for v in graph.outputs} | (set() if inputs_inside else set(graph.inputs))
         self.values = [v for v in self.first if v not in outside and v in self.last]
 
     def crossing(self, at: int) -> list[Value]:
