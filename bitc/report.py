@@ -12,6 +12,8 @@ from bitc.target import Target
 from bitc.toolchain import Objects
 
 KINDS = ("binary", "ternary", "lowbit", "int8", "float")
+MAPPED = 60
+"""Blocks of an arena that are listed whole, where the model does not fit."""
 
 
 def compile_report(
@@ -83,7 +85,7 @@ def check_fit(report: dict[str, Any], program: Program, plan: MemoryPlan, target
             "others); --input stream or --overwrite-input may need less; lower the resolution or "
             "the channels of the layers that are alive at the peak, pool earlier, or choose a target with more RAM "
             "(--ram says how much yours has)",
-            detail=_lines(ram) + "\n" + plan.memory_map(),
+            detail=_lines(ram) + "\n" + plan.memory_map(_fullest(program, plan) if len(plan.slots) > MAPPED else None),
         )
     if target.memory.flash is not None and need_flash > target.memory.flash:
         layer = max(report["layers"], key=lambda r: r["weights_bytes"])
@@ -93,7 +95,7 @@ def check_fit(report: dict[str, Any], program: Program, plan: MemoryPlan, target
             where=target.name,
             hint=("make it smaller" if layer["kind"] == "binary" else "binarize it or make it smaller")
             + ", compile with --optimize size, or choose a target with more flash (--flash says how much yours has)",
-            detail=_lines(flash) + "\n" + plan.memory_map(),
+            detail=_lines(flash),
         )
 
 
@@ -102,12 +104,17 @@ def _peak(program: Program, plan: MemoryPlan) -> str:
     if not plan.slots:
         return ""
     largest = max((block for block, _ in plan.slots), key=lambda b: b.size)
-    fullest = max(range(len(program.calls)), key=plan.alive_at)
+    fullest = _fullest(program, plan)
     layer = program.layers[program.calls[fullest].layer].name
     return (
         f"; the arena is fullest, with {plan.alive_at(fullest):,} bytes, in {layer}; the largest buffer is "
         f"{largest.name} with {largest.size:,} bytes"
     )
+
+
+def _fullest(program: Program, plan: MemoryPlan) -> int:
+    """The call during which most of the arena is in use."""
+    return max(range(len(program.calls)), key=plan.alive_at)
 
 
 def _lines(sizes: dict[str, int]) -> str:

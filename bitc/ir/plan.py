@@ -78,10 +78,15 @@ class MemoryPlan:
         first, second = self.offset(a), self.offset(b)
         return first < second + b.type.nbytes and second < first + a.type.nbytes
 
-    def memory_map(self) -> str:
-        """A table of the arena: bytes, offset, lifetime and owner of each block."""
+    def memory_map(self, at: int | None = None) -> str:
+        """A table of the arena: bytes, offset, lifetime and owner of each block, or of those that are alive during a
+        call."""
         lines = [f"arena {self.arena_bytes} bytes, align {self.arena_align}, lower bound {self.lower_bound}"]
+        if at is not None:
+            lines.append(f"  of {len(self.slots)} blocks those alive in call {at}:")
         for block, offset in sorted(self.slots, key=lambda s: (s[0].start, s[1])):
+            if at is not None and not block.start <= at <= block.stop:
+                continue
             span = f"{block.start}..{block.stop}" if block.stop > block.start else f"{block.start}"
             lines.append(f"  {offset:>8} +{block.size:<8} calls {span:<9} {block.name}")
         return "\n".join(lines)

@@ -62,6 +62,8 @@ def test_residual_is_optimal() -> None:
     plan = compile_graph(residual(), X86).plan
     assert plan.arena_bytes == plan.lower_bound
     assert f"arena {plan.arena_bytes} bytes" in plan.memory_map()
+    assert plan.memory_map().count(" calls ") == len(plan.slots)
+    assert plan.memory_map(0).count(" calls ") == sum(block.start == 0 for block, _ in plan.slots)
 
 
 def test_in_place_and_views() -> None:
