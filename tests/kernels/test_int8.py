@@ -220,6 +220,16 @@ def test_stack_of_assembly_is_reported(row: str, tmp_path: Path) -> None:
     assert known is not None and result.stack_bytes is not None and result.stack_bytes <= known < HELPER_BYTES + 200
 
 
+def test_nothing_but_padding(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    window = Window((3, 1), (1, 3), (1, 1, 1, 0))  # one column of outputs, left of the image
+    graph = case(rng, window, (2, 2, 2), 1)
+    x = Value("x", TensorType((1, 6, 1, 2), graph.inputs[0].type.dtype))
+    op, parameters = graph.nodes[0].op, [v.array for v in graph.nodes[0].inputs[2:] if v is not None]
+    graph = single(op, x.type, graph.nodes[0].input(1), *parameters)
+    check(graph, CHIPS["cortex-m0plus"](), ROWS["depthwise_int8"], tmp_path, 1)
+
+
 @pytest.mark.parametrize("chip", ["dsp", "cortex-m4"])
 def test_pixels_one_by_one(chip: str, tmp_path: Path) -> None:
     """Without room for the halfwords of two pixels: of any number of channels and outputs, with any epilogue."""
