@@ -12,6 +12,7 @@ without those that are zero: infinities and NaN do not spread through a weight o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -99,6 +100,20 @@ def stored(node: Node) -> str:
 def room(target: Target) -> float:
     """Bytes of working memory that columns may take."""
     return float("inf") if target.memory.ram is None else max(ROOM, target.memory.ram // SHARE)
+
+
+def column(node: Node) -> int:
+    """Inputs of an output, which are gathered."""
+    w = node.input(1)
+    return w.type.size // w.shape[0]
+
+
+def tiles(node: Node, target: Target, counts: Sequence[int]) -> list[int]:
+    """Of some numbers of pixels those that the image fills and whose columns working memory has room for."""
+    op, x = node.op, node.input(0).type
+    assert isinstance(op, Conv2D)
+    pixels, size = geometry(x, op.window).pixels, x.dtype.carrier.itemsize * column(node)
+    return [t for t in counts if t <= pixels and t * size <= room(target)]
 
 
 def lane_isas(target: Target) -> list[LaneIsa]:

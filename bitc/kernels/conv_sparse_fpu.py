@@ -38,27 +38,13 @@ def accepts(node: Node, target: Target) -> str:
             (x is FLOAT32, f"activations are {x}, not float32"),
         )
         or conv_sparse.stored(node)
-        or first_reason((bool(_tiles(node, target)), "few pixels, or long columns"))
+        or first_reason((bool(conv_sparse.tiles(node, target, TILES)), "few pixels, or long columns"))
     )
-
-
-def _inner(node: Node) -> int:
-    """Weights of an output."""
-    w = node.input(1)
-    return w.type.size // w.shape[0]
-
-
-def _tiles(node: Node, target: Target) -> list[int]:
-    """Tiles that the image fills and working memory has room for."""
-    op, x = node.op, node.input(0).type
-    assert isinstance(op, Conv2D)
-    pixels = geometry(x, op.window).pixels
-    return [t for t in TILES if t <= pixels and 4 * t * _inner(node) <= conv_sparse.room(target)]
 
 
 def plan(node: Node, target: Target) -> int:
     """The tile that needs the fewest instructions."""
-    return min(_tiles(node, target), key=lambda tile: _priced(_work(node, tile, _joined(target))))
+    return min(conv_sparse.tiles(node, target, TILES), key=lambda tile: _priced(_work(node, tile, _joined(target))))
 
 
 def _joined(target: Target) -> bool:
@@ -82,7 +68,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         Arg("steps", Packed(steps, "steps")),
         Arg("counts", Packed(found.counts, "counts")),
         *params,
-        scratch("columns", tile * _inner(node), x.type.dtype.carrier.type),
+        scratch("columns", tile * conv_sparse.column(node), x.type.dtype.carrier.type),
     )
     context: dict[str, Any] = {
         **geo.context,
@@ -109,7 +95,7 @@ def _work(node: Node, tile: int, joined: bool) -> Work:
     filled = "columns" if geo.taps == geo.sy == geo.sx == 1 else "windows"
     return {
         "call": 1,
-        filled: tiles * tile * _inner(node),
+        filled: tiles * tile * conv_sparse.column(node),
         "rows": tiles * outputs,
         "steps": passed,
         f"{'joined ' if joined else ''}products": passed * tile,

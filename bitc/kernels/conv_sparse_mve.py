@@ -37,27 +37,13 @@ def accepts(node: Node, target: Target) -> str:
             (x in (INT8, UINT8), f"activations are {x}"),
         )
         or conv_sparse.stored(node)
-        or first_reason((bool(_tiles(node, target)), "few pixels, or long columns"))
+        or first_reason((bool(conv_sparse.tiles(node, target, TILES)), "few pixels, or long columns"))
     )
-
-
-def _inner(node: Node) -> int:
-    """Weights of an output."""
-    w = node.input(1)
-    return w.type.size // w.shape[0]
-
-
-def _tiles(node: Node, target: Target) -> list[int]:
-    """Tiles that the image fills and working memory has room for."""
-    op, x = node.op, node.input(0).type
-    assert isinstance(op, Conv2D)
-    pixels = geometry(x, op.window).pixels
-    return [t for t in TILES if t <= pixels and t * _inner(node) <= conv_sparse.room(target)]
 
 
 def plan(node: Node, target: Target) -> int:
     """The tile that needs the fewest instructions."""
-    return min(_tiles(node, target), key=lambda tile: _priced(_work(node, tile)))
+    return min(conv_sparse.tiles(node, target, TILES), key=lambda tile: _priced(_work(node, tile)))
 
 
 def _point(node: Node) -> bool:
@@ -99,7 +85,7 @@ def build(node: Node, target: Target) -> tuple[Step, ...]:
         "channels": w.shape[3],
         "outputs": w.shape[0],
     }
-    args += (scratch("columns", tile * _inner(node), x.type.dtype.carrier.type),)
+    args += (scratch("columns", tile * conv_sparse.column(node), x.type.dtype.carrier.type),)
     return (Step(VARIANT.name, "kernels/conv_sparse_mve.j2", args, context, ("bitc_defs.h", "isa/mve.j2")),)
 
 
@@ -110,7 +96,7 @@ def _work(node: Node, tile: int) -> Work:
     passed = tiles * conv_sparse.stream_of(node).steps.size
     return {
         "call": 1,
-        "columns" if _point(node) else "windows": tiles * tile * _inner(node),
+        "columns" if _point(node) else "windows": tiles * tile * conv_sparse.column(node),
         "rows": tiles * outputs,
         "steps": passed,
         "products": passed * tile,
